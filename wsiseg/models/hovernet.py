@@ -1,0 +1,178 @@
+"""The network: a timm encoder, one shared U-Net decoder, and three heads.
+
+The maps it predicts are those of HoVer-Net (Graham et al. 2019,
+doi:10.1016/j.media.2019.101563): nucleus probability, horizontal and vertical
+distance to the nucleus centre, and class.  The architecture is not: one light decoder
+serves all heads, and the heads work at half resolution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsiseg.models._timm import create_features
+
+Decoder = Literal["shared", "separate"]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """Everything needed to rebuild the network; stored in the model card."""
+
+    encoder: str = "tf_efficientnet_lite0"
+    """Name of a timm encoder that supports `features_only`."""
+    encoder_stages: int = 4
+    """How many feature stages to use, from stride 2 on: 4 ends at stride 16."""
+    decoder_channels: tuple[int, ...] = (128, 96, 48)
+    """Channels of the decoder, deepest first; one fewer level than there are stages."""
+    head_channels: int = 32
+    """Channels of each head's hidden layer."""
+    n_classes: int = 4
+    """Number of nucleus classes; background is the nucleus map's business. 0: no class head."""
+    decoder: Decoder = "shared"
+    """`shared`: one decoder for all heads; `separate`: one per head, as in HoVer-Net."""
+
+    def __post_init__(self) -> None:
+        if len(self.decoder_channels) != self.encoder_stages - 1:
+            raise ValueError(
+                f"decoder_channels has {len(self.decoder_channels)} entries for "
+                f"{self.encoder_stages} encoder stages; {self.encoder_stages - 1} are needed"
+            )
+        if self.decoder not in ("shared", "separate"):
+            raise ValueError(f"decoder is {self.decoder!r}; 'shared' or 'separate' is needed")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values."""
+        return {**asdict(self), "decoder_channels": list(self.decoder_channels)}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> NetworkSpec:
+        """Build a spec from what `to_json` gave."""
+        return cls(**{**fields, "decoder_channels": tuple(fields["decoder_channels"])})
+
+
+class RawMaps(NamedTuple):
+    """What the network gives, at the resolution of its input."""
+
+    nucleus_logit: Tensor
+    """(n, 1, h, w)."""
+    hv: Tensor
+    """(n, 2, h, w): horizontal, vertical distance, about -1 to 1 inside nuclei."""
+    class_logits: Tensor
+    """(n, n_classes, h, w)."""
+
+
+class ConvNormAct(nn.Sequential):
+    """3×3 or 1×1 convolution, batch norm, ReLU."""
+
+    def __init__(self, n_in: int, n_out: int, kernel: int = 3) -> None:
+        super().__init__(
+            nn.Conv2d(n_in, n_out, kernel, padding=kernel // 2, bias=False),
+            nn.BatchNorm2d(n_out),
+            nn.ReLU(inplace=True),
+        )
+
+
+def upsample(maps: Tensor) -> Tensor:
+    """Double height and width bilinearly."""
+    return F.interpolate(maps, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+class DecoderLevel(nn.Module):
+    """Double the resolution and mix in the encoder's features of that stride."""
+
+    def __init__(self, n_in: int, n_skip: int, n_out: int) -> None:
+        super().__init__()
+        self.lateral = nn.Conv2d(n_in, n_out, 1)
+        self.skip = nn.Conv2d(n_skip, n_out, 1)
+        self.mix = nn.Sequential(ConvNormAct(n_out, n_out), ConvNormAct(n_out, n_out))
+
+    def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
+        """Return features at the stride of `skip`."""
+        # 1×1 convolutions commute with bilinear up-sampling; before it they cost a quarter.
+        mixed: Tensor = self.mix(upsample(self.lateral(deep)) + self.skip(skip))
+        return mixed
+
+
+class UNetDecoder(nn.Module):
+    """From the deepest features up to stride 2."""
+
+    def __init__(self, encoder_channels: list[int], decoder_channels: tuple[int, ...]) -> None:
+        super().__init__()
+        deep = [encoder_channels[-1], *decoder_channels[:-1]]
+        skips = encoder_channels[-2::-1]
+        self.levels = nn.ModuleList(
+            DecoderLevel(n_in, n_skip, n_out)
+            for n_in, n_skip, n_out in zip(deep, skips, decoder_channels, strict=True)
+        )
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Return features at stride 2."""
+        deep = features[-1]
+        for level, skip in zip(self.levels, features[-2::-1], strict=True):
+            deep = level(deep, skip)
+        return deep
+
+
+class Head(nn.Sequential):
+    """One hidden 3×3 layer and a 1×1 projection, then ×2 to the input's resolution."""
+
+    def __init__(self, n_in: int, n_hidden: int, n_out: int) -> None:
+        super().__init__(ConvNormAct(n_in, n_hidden), nn.Conv2d(n_hidden, n_out, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (n, n_out, h, w) in float32 at the resolution of the network's input."""
+        return upsample(super().forward(features).float())
+
+
+class HoverNet(nn.Module):
+    """Predict nucleus, distance and class maps.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        Architecture.
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.encoder, channels = create_features(spec.encoder, spec.encoder_stages)
+        n_decoders = 1 if spec.decoder == "shared" else 3
+        self.decoders = nn.ModuleList(
+            UNetDecoder(channels, spec.decoder_channels) for _ in range(n_decoders)
+        )
+        width = spec.decoder_channels[-1]
+        self.nucleus_head = Head(width, spec.head_channels, 1)
+        self.hv_head = Head(width, spec.head_channels, 2)
+        self.class_head = (
+            Head(width, spec.head_channels, spec.n_classes) if spec.n_classes else None
+        )
+
+    def forward(self, images: Tensor) -> RawMaps:
+        """Predict maps.
+
+        Parameters
+        ----------
+        images : Tensor, (n, 3, h, w), float, scaled to -1…1
+            `h` and `w` must be multiples of 32.
+
+        Returns
+        -------
+        RawMaps
+            All in float32, (n, …, h, w).
+        """
+        features = self.encoder(images)
+        decoded = [decoder(features) for decoder in self.decoders]
+        for_nucleus, for_hv, for_class = decoded if len(decoded) == 3 else decoded * 3
+        if self.class_head is None:
+            n, _, h, w = images.shape
+            class_logits = images.new_zeros((n, 0, h, w), dtype=torch.float32)
+        else:
+            class_logits = self.class_head(for_class)
+        return RawMaps(self.nucleus_head(for_nucleus), self.hv_head(for_hv), class_logits)

@@ -1,0 +1,1 @@
+"""Training of the network; the only other place than `models` that imports torch."""
