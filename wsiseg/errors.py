@@ -10,7 +10,7 @@ WsisegError
 ├── OutputNotWritable (OSError)          results cannot be written
 ├── UnknownName (LookupError)            no model, class, format or plug-in of that name
 ├── ModelNotUsable (ValueError)          a model file is damaged or of a newer format
-├── ResultNotReadable (ValueError)       a run directory or tile file is damaged, unfinished or newer
+├── ResultNotReadable (ValueError)       a run or tile file is damaged, unfinished or newer
 ├── MissingDependency (ImportError)      an optional package is needed
 └── Interrupted                          stopped by a signal; the same command continues
 

@@ -1,0 +1,68 @@
+"""Formats in which a finished run can be given away; further ones plug in by entry point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol, cast
+
+import pyarrow as pa
+
+from wsiseg.plugins import load_plugin, plugin_names
+
+
+class ExportableResult(Protocol):
+    """What an exporter may ask of a finished run."""
+
+    @property
+    def path(self) -> Path:
+        """The run's directory."""
+        ...
+
+    @property
+    def class_colours(self) -> Mapping[str, tuple[int, int, int]]:
+        """Red, green, blue (0 to 255) of each class name."""
+        ...
+
+    @property
+    def bounds_origin_px(self) -> tuple[float, float]:
+        """(x, y) of the slide's bounds in level-0 pixels; (0, 0) where it has none."""
+        ...
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Give the cell table piece by piece, in the order of the ids."""
+        ...
+
+
+class ExporterProtocol(Protocol):
+    """Writes one format."""
+
+    def __call__(self, result: ExportableResult, destination: Path) -> None:
+        """Write `result` to `destination`, which appears only when it is complete.
+
+        Raises
+        ------
+        OutputExists
+            If something is at `destination` already.
+        OutputNotWritable
+            If it cannot be written.
+        """
+        ...
+
+
+def exporter_names() -> list[str]:
+    """Return the sorted names of the formats known; imports none of them."""
+    return plugin_names("wsiseg.exporters")
+
+
+def find_exporter(exporter: str | ExporterProtocol) -> ExporterProtocol:
+    """Return the exporter of that name; an exporter given as an object is returned as it is.
+
+    Raises
+    ------
+    UnknownName
+        If no format, or more than one plug-in, has that name.
+    """
+    if isinstance(exporter, str):
+        return cast(ExporterProtocol, load_plugin("wsiseg.exporters", exporter))
+    return exporter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,9 +27,10 @@ def import_timm() -> ModuleType:
     except RuntimeError as error:
         if _MISSING_OPS not in str(error):
             raise
-    library = torch.library.Library("torchvision", "DEF")  # noqa: TOR901
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        library.define(schema)  # type: ignore[no-untyped-call]
     _shims.append(library)
     return importlib.import_module("timm")
 
@@ -56,9 +58,9 @@ def create_features(encoder: str, n_stages: int) -> tuple[nn.Module, list[int]]:
     return features, list(features.feature_info.channels())
 
 
-def _drop_unused_blocks(features: nn.Module) -> None:
+def _drop_unused_blocks(features: Any) -> None:
     """Remove what lies behind the last stage; timm's EfficientNets keep it and run it."""
     last = features.feature_info.module_name()[-1]
     container, _, index = last.partition(".")
     if container == "blocks" and index.isdigit():
-        features.blocks = features.blocks[: int(index) + 1]
+        features.blocks = nn.Sequential(*list(features.blocks)[: int(index) + 1])

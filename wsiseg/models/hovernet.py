@@ -11,11 +11,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from wsiseg.errors import ModelNotUsable, UsageError
+from wsiseg.models import ModelFile, Numerics
 from wsiseg.models._timm import create_features
+from wsiseg.records import Maps
 
 Decoder = Literal["shared", "separate"]
 
@@ -127,7 +133,8 @@ class Head(nn.Sequential):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (n, n_out, h, w) in float32 at the resolution of the network's input."""
-        return upsample(super().forward(features).float())
+        maps: Tensor = super().forward(features)  # type: ignore[no-untyped-call]
+        return upsample(maps.float())
 
 
 class HoverNet(nn.Module):
@@ -176,3 +183,79 @@ class HoverNet(nn.Module):
         else:
             class_logits = self.class_head(for_class)
         return RawMaps(self.nucleus_head(for_nucleus), self.hv_head(for_hv), class_logits)
+
+
+class TorchPredictor:
+    """Runs a network on blocks of pixels."""
+
+    def __init__(self, network: HoverNet, numerics: Numerics) -> None:
+        self._device = torch.device(numerics.device_kind)
+        self._dtype: torch.dtype = getattr(torch, numerics.precision)
+        self._threads = numerics.threads
+        self._network = network.eval().requires_grad_(False).to(self._device)
+
+    def __call__(self, rgb: NDArray[np.uint8]) -> list[Maps]:
+        """Predict the maps of each block.
+
+        Parameters
+        ----------
+        rgb : ndarray, (n, h, w, 3), uint8
+            `h` and `w` are multiples of 32.
+
+        Returns
+        -------
+        list of Maps
+            One per block.
+        """
+        if self._device.type == "cpu" and torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+        with torch.inference_mode(), self._autocast():
+            images = torch.from_numpy(rgb).to(self._device).permute(0, 3, 1, 2)
+            maps = self._network(to_input(images))
+            quantised = _quantise(maps)
+        return [Maps(*(part[i].cpu().numpy() for part in quantised)) for i in range(len(rgb))]
+
+    def _autocast(self) -> torch.autocast:
+        if self._dtype == torch.float32:
+            return torch.autocast(self._device.type, enabled=False)
+        return torch.autocast(self._device.type, dtype=self._dtype)
+
+
+def to_input(rgb: Tensor) -> Tensor:
+    """Scale 0…255 to -1…1, as the encoder was trained."""
+    return rgb.float() / 127.5 - 1.0
+
+
+def _quantise(maps: RawMaps) -> tuple[Tensor, Tensor, Tensor]:
+    """Turn network output into the bytes of `Maps`."""
+    nucleus = torch.sigmoid(maps.nucleus_logit[:, 0]).mul(255).round().to(torch.uint8)
+    hv = maps.hv.mul(100).round().clamp(-127, 127).to(torch.int8)
+    classes = torch.softmax(maps.class_logits, 1).mul(255).round().to(torch.uint8)
+    return nucleus, hv, classes
+
+
+def build_predictor(model: ModelFile, numerics: Numerics) -> TorchPredictor:
+    """Load a model file into this process; the entry point `hovernet`.
+
+    Raises
+    ------
+    UsageError
+        If a GPU is asked for and none is usable.
+    ModelNotUsable
+        If the weights do not fit the network the card describes.
+    """
+    if numerics.device_kind == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            "device cuda: torch finds no usable GPU; use --device cpu, or install a torch "
+            "built for your GPU"
+        )
+    network = HoverNet(NetworkSpec.from_json(model.card.network))
+    weights = {name: value.float() for name, value in load_file(model.weights).items()}
+    missing, unexpected = network.load_state_dict(weights, strict=False)
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        raise ModelNotUsable(
+            f"model {model.card.name}: weights and card disagree; missing {missing[:3]}, "
+            f"unexpected {unexpected[:3]}"
+        )
+    return TorchPredictor(network, numerics)

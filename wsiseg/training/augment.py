@@ -12,8 +12,8 @@ from wsiseg.training.labels import LabelledImage
 
 # Optical density of haematoxylin, eosin and a residual
 # (Ruifrok & Johnston 2001, Anal Quant Cytol Histol 23:291).
-_STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
-_STAINS /= np.linalg.norm(_STAINS, axis=1, keepdims=True)
+_DIRECTIONS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+_STAINS = (_DIRECTIONS / np.linalg.norm(_DIRECTIONS, axis=1, keepdims=True)).astype(np.float32)
 _UNMIX = np.linalg.inv(_STAINS)
 
 
@@ -74,7 +74,7 @@ def _shape_crop(image: LabelledImage, rng: np.random.Generator, options: Augment
     height, width = image.instances.shape
     cx = rng.uniform(min(reach, width / 2), max(width - reach, width / 2))
     cy = rng.uniform(min(reach, height / 2), max(height - reach, height / 2))
-    warp = cv2.getRotationMatrix2D((cx, cy), angle, scale)
+    warp = np.array(cv2.getRotationMatrix2D((cx, cy), angle, scale))
     warp[:, 2] += size / 2 - np.array([cx, cy])
     square = (size, size)
     rgb = cv2.warpAffine(
@@ -105,7 +105,7 @@ def _shift_stains(
     gain = rng.uniform(1 - options.stain_gain, 1 + options.stain_gain, 3).astype(np.float32)
     shift = rng.uniform(-options.stain_shift, options.stain_shift, 3).astype(np.float32)
     shifted = ((density @ _UNMIX) * gain + shift) @ _STAINS
-    return np.clip(256 * np.exp(-shifted) - 1, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(256 * np.exp(-shifted) - 1, 0, 255), np.uint8)
 
 
 def _shift_brightness(
@@ -113,7 +113,7 @@ def _shift_brightness(
 ) -> NDArray[np.uint8]:
     contrast = 1 + rng.uniform(-options.brightness, options.brightness)
     brightness = rng.uniform(-options.brightness, options.brightness) * 127
-    return np.clip((rgb - 127.5) * contrast + 127.5 + brightness, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip((rgb - 127.5) * contrast + 127.5 + brightness, 0, 255), np.uint8)
 
 
 def _compress(rgb: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:

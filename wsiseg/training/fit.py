@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from wsiseg.models.hovernet import HoverNet
+from wsiseg.models.hovernet import HoverNet, to_input
 from wsiseg.training.augment import AugmentOptions, random_crop
 from wsiseg.training.labels import LabelledImage
 from wsiseg.training.losses import LossWeights, total_loss
@@ -72,7 +72,7 @@ class Crops(Dataset[Batch]):
         number = self._first + index
         rng = np.random.default_rng((self._options.seed, number))
         source = self._sources[number % len(self._sources)]
-        crop = random_crop(source[rng.integers(len(source))], rng, self._options.augment)
+        crop = random_crop(source[int(rng.integers(len(source)))], rng, self._options.augment)
         return (
             torch.from_numpy(crop.rgb).permute(2, 0, 1),
             torch.from_numpy(crop.instances),
@@ -118,11 +118,6 @@ def fit(
         if step % options.checkpoint_steps == 0 or step == options.steps:
             _save_checkpoint(folder / "checkpoint.pt", state, step)
     return averaged.eval()
-
-
-def to_input(rgb: Tensor) -> Tensor:
-    """Scale 0…255 to -1…1, as the encoder was trained."""
-    return rgb.float() / 127.5 - 1.0
 
 
 def _batches(

@@ -1,0 +1,322 @@
+"""GeoJSON equals what the json module would write from the cell table, and is valid."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import time
+from decimal import Decimal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from slow_cells import CLASS_COLOURS, CLASS_NAMES, cells_of, parts_of
+from slow_masks import blobs, real_labels
+
+from wsiseg.errors import OutputExists, OutputNotWritable, ResultNotReadable, UnknownName
+from wsiseg.exporters import _feature_text, exporter_names, find_exporter
+from wsiseg.exporters.geojson import MEASUREMENTS, export_geojson, write_geojson
+from wsiseg.exporters.parquet import CELLS_SCHEMA, CellsWriter
+from wsiseg.geometry import Frame
+
+ORIGIN_PX = (17.0, 40.5)
+
+
+def table_of(tmp_path, labels, seed: int, scale: float) -> pa.Table:
+    path = tmp_path / "cells.parquet"
+    with CellsWriter(path, Frame(scale, 1000, 1000), 0.25, CLASS_NAMES) as writer:
+        writer.write(*parts_of(cells_of(labels, seed), 0.25 * scale))
+    table = pq.read_table(path)
+    path.unlink()
+    return table
+
+
+def replaced(table: pa.Table, name: str, values: list[object]) -> pa.Table:
+    field = CELLS_SCHEMA.field(name)
+    return table.set_column(CELLS_SCHEMA.get_field_index(name), field, pa.array(values, field.type))
+
+
+def write(path, table, colours=CLASS_COLOURS, origin_px=ORIGIN_PX, batch_rows=50):
+    write_geojson(iter(table.to_batches(batch_rows)), path, colours, origin_px)
+    raw = path.read_bytes()
+    text = gzip.decompress(raw) if path.suffix == ".gz" else raw
+    return json.loads(text.decode("ascii"))
+
+
+def rounded(value: float, decimals: int) -> float:
+    return math.floor(value * 10**decimals + 0.5) / 10**decimals
+
+
+def slow_ring(ring, origin_px) -> list[list[float]]:
+    return [[rounded(v - o, 2) for v, o in zip(xy, origin_px, strict=True)] for xy in ring.coords]
+
+
+def slow_geojson(table: pa.Table, colours, origin_px) -> dict[str, object]:
+    """Return the collection, row by row, by the json module's rules."""
+    features = []
+    for row in table.to_pylist():
+        polygon = shapely.from_wkb(row["geometry"])
+        properties: dict[str, object] = {"objectType": "detection"}
+        name = row["class_name"]
+        if name in colours:
+            properties["classification"] = {"name": name, "color": list(colours[name])}
+        elif name is not None:
+            properties["classification"] = name
+        properties["measurements"] = {
+            label: rounded(row[column], decimals)
+            for column, label, decimals in MEASUREMENTS
+            if row[column] is not None and math.isfinite(row[column])
+        }
+        rings = [polygon.exterior, *polygon.interiors]
+        features.append(
+            {
+                "type": "Feature",
+                "id": row["uuid"],
+                "geometry": {
+                    "type": "Polygon",
+                    "coordinates": [slow_ring(ring, origin_px) for ring in rings],
+                },
+                "properties": properties,
+            }
+        )
+    return json.loads(json.dumps({"type": "FeatureCollection", "features": features}))
+
+
+def check_shapes(collection, table: pa.Table, origin_px) -> None:
+    """The polygons are valid and, moved back, the table's to half a hundredth of a pixel."""
+    for feature, geometry in zip(
+        collection["features"], table["geometry"].to_pylist(), strict=True
+    ):
+        shape = shapely.from_geojson(json.dumps(feature))
+        assert shape.is_valid
+        expected = shapely.get_coordinates(shapely.from_wkb(geometry))
+        np.testing.assert_allclose(
+            shapely.get_coordinates(shape) + origin_px, expected, rtol=0, atol=0.005 + 1e-9
+        )
+
+
+@pytest.mark.parametrize("scale", [0.33, 1.0, 2.004])
+@pytest.mark.parametrize("name", ["cells.geojson", "cells.geojson.gz"])
+def test_equals_the_json_module(tmp_path, scale, name):
+    table = table_of(tmp_path, blobs(3), 3, scale)
+    collection = write(tmp_path / name, table)
+    assert collection == slow_geojson(table, CLASS_COLOURS, ORIGIN_PX)
+    check_shapes(collection, table, ORIGIN_PX)
+    rings = [len(feature["geometry"]["coordinates"]) for feature in collection["features"]]
+    assert max(rings) > 1, "no hole was tried"
+    assert list(tmp_path.iterdir()) == [tmp_path / name]
+
+
+@pytest.mark.real
+def test_equals_the_json_module_for_real_nuclei(tmp_path, shared):
+    table = table_of(tmp_path, real_labels(shared, "monuseg_train", 1), 1, 1.0108)
+    collection = write(tmp_path / "cells.geojson", table)
+    assert len(collection["features"]) > 100
+    assert collection == slow_geojson(table, CLASS_COLOURS, ORIGIN_PX)
+    check_shapes(collection, table, ORIGIN_PX)
+
+
+def test_is_what_qupath_wants(tmp_path):
+    """One nucleus, written out: QuPath refuses a class object without colour."""
+    table = table_of(tmp_path, np.ones((1, 1), int), 0, 2.0)
+    table = replaced(table, "class_name", ["Spindle"])
+    (feature,) = write(tmp_path / "a.geojson", table, origin_px=(0.0, 0.0))["features"]
+    assert feature["geometry"]["type"] == "Polygon"
+    assert sorted(feature["geometry"]["coordinates"][0][:4]) == [[0, 1], [1, 0], [1, 2], [2, 1]]
+    assert feature["geometry"]["coordinates"][0][0] == feature["geometry"]["coordinates"][0][-1]
+    properties = feature["properties"]
+    assert properties["objectType"] == "detection"
+    assert properties["classification"] == {"name": "Spindle", "color": [0, 0, 255]}
+    assert properties["measurements"]["wsiseg: Area um^2"] == 0.25
+    assert properties["measurements"]["wsiseg: Cell id"] == 1
+    assert all(name.startswith("wsiseg: ") for name in properties["measurements"])
+    assert "wsiseg: Eosin OD mean" not in properties["measurements"]
+
+
+def test_classes_without_colour_or_with_strange_names(tmp_path):
+    table = table_of(tmp_path, blobs(2), 2, 1.0)
+    strange = 'a "quoted"\\ name, µ\n'
+    names = ["Epithelial", strange, "Other", None]
+    table = replaced(table, "class_name", [names[i % 4] for i in range(len(table))])
+    colours = {"Epithelial": (1, 2, 3), strange: (4, 5, 6)}
+    collection = write(tmp_path / "a.geojson", table, colours)
+    assert collection == slow_geojson(table, colours, ORIGIN_PX)
+    found = [f["properties"].get("classification") for f in collection["features"][:4]]
+    assert found[2:] == ["Other", None]
+
+
+def test_undefined_measurements_are_left_out(tmp_path):
+    table = table_of(tmp_path, blobs(2), 2, 1.0)
+    wild = [None, math.nan, math.inf, -math.inf, 1e30, -0.00004, -1.5, 12.34564]
+    table = replaced(table, "circularity", [wild[i % 8] for i in range(len(table))])
+    features = write(tmp_path / "a.geojson", table)["features"][:8]
+    found = [f["properties"]["measurements"].get("wsiseg: Circularity") for f in features]
+    assert found == [None, None, None, None, None, 0, -1.5, 12.3456]
+
+
+def test_everything_may_be_left_out(tmp_path):
+    table = table_of(tmp_path, blobs(2), 2, 1.0)
+    for measurement in MEASUREMENTS:
+        if measurement.column not in ("cell_id", "cut"):
+            table = replaced(table, measurement.column, [None] * len(table))
+    for feature in write(tmp_path / "a.geojson", table)["features"]:
+        assert list(feature["properties"]["measurements"]) == [
+            "wsiseg: Cell id",
+            "wsiseg: Cut at tile edge",
+        ]
+
+
+@pytest.mark.parametrize("name", ["a.geojson", "a.geojson.gz"])
+def test_without_nuclei_it_is_valid(tmp_path, name):
+    empty = CELLS_SCHEMA.empty_table()
+    none = {"type": "FeatureCollection", "features": []}
+    assert write(tmp_path / name, empty) == none
+    write_geojson(iter([pa.RecordBatch.from_pylist([], CELLS_SCHEMA)]), tmp_path / name, {}, (0, 0))
+    text = (tmp_path / name).read_bytes()
+    assert json.loads(gzip.decompress(text) if name.endswith("gz") else text) == none
+
+
+def test_batches_and_blocks_make_no_difference(tmp_path, monkeypatch):
+    table = table_of(tmp_path, blobs(4), 4, 2.004)
+    write(tmp_path / "a.geojson.gz", table, batch_rows=1000)
+    monkeypatch.setattr("wsiseg.exporters.geojson._BLOCK_ROWS", 3)
+    write(tmp_path / "b.geojson.gz", table, batch_rows=7)
+    write(tmp_path / "c.geojson.gz", table, batch_rows=7)
+    a, b, c = (gzip.decompress((tmp_path / f"{n}.geojson.gz").read_bytes()) for n in "abc")
+    assert a == b == c
+    assert (tmp_path / "b.geojson.gz").read_bytes() == (tmp_path / "c.geojson.gz").read_bytes()
+
+
+def test_one_line_a_nucleus(tmp_path):
+    table = table_of(tmp_path, blobs(4), 4, 2.004)
+    write(tmp_path / "a.geojson", table)
+    lines = (tmp_path / "a.geojson").read_text().splitlines()
+    assert len(lines) == len(table) + 2
+    assert json.loads(lines[5].removesuffix(","))["id"] == table["uuid"][4].as_py()
+
+
+def test_a_failure_leaves_the_older_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.geojson.gz"
+    table = table_of(tmp_path, blobs(4), 4, 2.004)
+    write(path, table)
+    before = path.read_bytes()
+
+    def broken():
+        yield from table.to_batches()
+        raise ResultNotReadable("damaged")
+
+    with pytest.raises(ResultNotReadable, match="^damaged$"):
+        write_geojson(broken(), path, CLASS_COLOURS, ORIGIN_PX)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_missing_folder_is_told(tmp_path):
+    with pytest.raises(OutputNotWritable, match="check that its folder exists"):
+        write_geojson(iter([]), tmp_path / "nowhere" / "a.geojson", {}, ORIGIN_PX)
+
+
+@pytest.mark.parametrize("wrong", ["", "x" * 36, '"' * 36, "0" * 35, "0" * 37])
+def test_what_is_no_uuid_is_refused(tmp_path, wrong):
+    table = table_of(tmp_path, np.eye(3, dtype=int) * [1, 2, 3], 0, 1.0)
+    good = table["uuid"].to_pylist()
+    with pytest.raises(ResultNotReadable, match="36-character"):
+        write(tmp_path / "a.geojson", replaced(table, "uuid", [good[0], wrong, good[2]]))
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, 1e18])
+def test_a_coordinate_that_is_no_position_is_refused(tmp_path, wrong):
+    table = table_of(tmp_path, np.ones((1, 1), int), 0, 1.0)
+    geometry = bytearray(table["geometry"][0].as_py())
+    geometry[-8:] = np.array([wrong], "<f8").tobytes()
+    with pytest.raises(ResultNotReadable, match="no pixel position"):
+        write(tmp_path / "a.geojson", replaced(table, "geometry", [bytes(geometry)]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(-(10**16), 10**16), st.sampled_from([0, 2, 4]))
+def test_numbers_are_written_shortly_and_exactly(value, decimals):
+    out = np.full(40, ord("#"), np.uint8)
+    end = _feature_text._put_decimal(out, 0, value, decimals)
+    text = bytes(out[:end]).decode()
+    assert Decimal(text) == Decimal(value).scaleb(-decimals)
+    assert json.loads(text, parse_int=Decimal, parse_float=Decimal) == Decimal(text)
+    assert "." not in text or not text.endswith(("0", "."))
+    assert (out[end:] == ord("#")).all()
+
+
+@pytest.mark.parametrize("centi_px", [-1, -5, -99, 0, -100, 12345, -(10**14)])
+@pytest.mark.parametrize("value", [_feature_text.MISSING, 0, -1, -(10**16)])
+def test_features_fit_the_buffer_reserved(centi_px, value):
+    n, rings, vertices = 3, 6, 1000
+    block = _feature_text.FeatureBlock(
+        uuids=np.full((n, 36), ord("0"), np.uint8),
+        first_ring=np.arange(0, rings + 1, 2, dtype=np.int64),
+        first_vertex=np.arange(rings + 1, dtype=np.int64) * vertices,
+        xy_centi_px=np.full((rings * vertices, 2), centi_px, np.int64),
+        class_code=np.arange(n, dtype=np.int64) - 1,
+        values=np.full((n, 2), value, np.int64),
+    )
+    texts = _feature_text.FeatureTexts.of(['"a"', '"bc"'], ['"m"', '"n"'], [0, 4])
+    written = _feature_text.FeatureWriter().write(block, texts)
+    assert len(written) <= _feature_text._most_bytes(block, texts)
+    features = json.loads(b"[" + bytes(written)[1:] + b"]")
+    assert [len(f["geometry"]["coordinates"]) for f in features] == [2] * n
+    assert features[2]["geometry"]["coordinates"][1][-1] == [centi_px / 100] * 2
+
+
+class FakeResult:
+    """A run as far as exporters may ask."""
+
+    class_colours = CLASS_COLOURS
+    bounds_origin_px = ORIGIN_PX
+
+    def __init__(self, path, table) -> None:
+        self.path = path
+        self._table = table
+
+    def batches(self):
+        return iter(self._table.to_batches())
+
+
+def test_the_exporter_writes_a_run_once(tmp_path):
+    table = table_of(tmp_path, blobs(4), 4, 2.004)
+    path = tmp_path / "a.geojson"
+    export_geojson(FakeResult(tmp_path, table), path)
+    assert json.loads(path.read_text()) == slow_geojson(table, CLASS_COLOURS, ORIGIN_PX)
+    before = path.read_bytes()
+    with pytest.raises(OutputExists, match="delete it first"):
+        export_geojson(FakeResult(tmp_path, table), path)
+    assert path.read_bytes() == before
+
+
+def test_exporters_are_found_by_name_or_given():
+    assert {"geojson", "ome-zarr"} <= set(exporter_names())
+    assert find_exporter("geojson") is export_geojson
+
+    def own(result, destination): ...
+
+    assert find_exporter(own) is own
+    with pytest.raises(UnknownName, match="geojson"):
+        find_exporter("shapefile")
+
+
+def test_many_nuclei_are_fast(tmp_path):
+    few = table_of(tmp_path, blobs(5, size_px=300, coarse_px=6), 5, 2.004)
+    n = 300_000
+    many = few.take(np.arange(n) % len(few))
+    write_geojson(iter(few.to_batches()), tmp_path / "warm.geojson.gz", CLASS_COLOURS, ORIGIN_PX)
+    start, start_cpu = time.perf_counter(), time.process_time()
+    write_geojson(
+        iter(many.to_batches(65_536)), tmp_path / "many.geojson.gz", CLASS_COLOURS, ORIGIN_PX
+    )
+    seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
+    vertices = shapely.get_num_coordinates(shapely.from_wkb(few["geometry"].to_pylist())).mean()
+    print(f"{n:,} nuclei of {vertices:.0f} vertices in {seconds:.2f} s ({cpu:.2f} s of CPU)")
+    # An object per nucleus takes more than 20 s; processor time, because tests run side by side.
+    assert cpu < 6

@@ -1,0 +1,423 @@
+"""Masks are what pixel-by-pixel painting gives, and OME-Zarr's own tools accept them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import zarr
+from ome_zarr.io import parse_url
+from ome_zarr.reader import Reader
+from ome_zarr_models.v05 import Image, ImageLabel
+from ome_zarr_models.v05.labels import Labels
+from slow_cells import CLASS_COLOURS, CLASS_NAMES, cells_of, chosen, with_ids
+from slow_masks import blobs, instances_of, moved, real_labels
+
+from wsiseg.errors import OutputExists, OutputNotWritable, ResultNotReadable
+from wsiseg.exporters import ome_zarr
+from wsiseg.exporters.ome_zarr import UNKNOWN_VALUE, export_ome_zarr, write_masks
+from wsiseg.geometry import Box, Frame
+from wsiseg.measure import measure_instances
+from wsiseg.records import UNKNOWN_CLASS, Cells
+
+MPP = 0.5
+
+SMALL = {
+    "CHUNK_PX": 16,
+    "SHARD_PX": 64,
+    "READ_PX": 24,
+    "COARSEST_LABEL_PX": 20,
+    "COARSEST_RGB_PX": 12,
+}
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Chunks and shards so small that little pictures have many."""
+    for name, value in SMALL.items():
+        monkeypatch.setattr(ome_zarr, name, value)
+
+
+class Slide:
+    """Cells and a picture, handed out as the pipeline does."""
+
+    def __init__(self, cells: Cells, frame: Frame, pieces: int = 3) -> None:
+        self.frame = frame
+        self.rows_asked: list[tuple[int, int]] = []
+        self.boxes_read: list[Box] = []
+        parts = np.array_split(np.arange(len(cells)), pieces)
+        self._pieces = [chosen(cells, part.tolist()) for part in parts]
+
+    def read_cells(self, y_start_px, y_end_px):
+        self.rows_asked.append((y_start_px, y_end_px))
+        for piece in self._pieces:
+            spans = [
+                piece.instances.runs[a:b, 0]
+                for a, b in zip(
+                    piece.instances.first_run, piece.instances.first_run[1:], strict=False
+                )
+            ]
+            near = [i for i, s in enumerate(spans) if s[0] < y_end_px and s[-1] >= y_start_px]
+            yield chosen(piece, near)
+
+    def read_rgb(self, frame, box):
+        self.boxes_read.append(box)
+        return picture(frame)[box.slices_in(frame.box)]
+
+
+def picture(frame: Frame) -> np.ndarray:
+    """Return a picture of a frame: (height, width, 3) uint8."""
+    shape = (frame.height_px, frame.width_px, 3)
+    return np.random.default_rng(int(frame.scale * 1000)).integers(0, 256, shape).astype(np.uint8)
+
+
+def write(path, slide: Slide, mpp: float = MPP, threads: int = 1):
+    write_masks(
+        path,
+        slide.frame,
+        mpp,
+        slide.read_cells,
+        slide.read_rgb,
+        CLASS_NAMES,
+        CLASS_COLOURS,
+        threads=threads,
+    )
+    return zarr.open_group(path, mode="r")
+
+
+def slow_masks(cells: Cells, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+    """Paint pixel by pixel."""
+    ids = np.zeros((frame.height_px, frame.width_px), np.uint32)
+    classes = np.zeros(ids.shape, np.uint8)
+    instances = cells.instances
+    for i in range(len(cells)):
+        index = int(instances.class_index[i])
+        value = UNKNOWN_VALUE if index == UNKNOWN_CLASS else index + 1
+        for row, start, stop in instances.runs[instances.first_run[i] : instances.first_run[i + 1]]:
+            for col in range(start, stop):
+                if 0 <= row < frame.height_px and 0 <= col < frame.width_px:
+                    ids[row, col], classes[row, col] = cells.cell_id[i], value
+    return ids, classes
+
+
+def slow_half(rgb: np.ndarray) -> np.ndarray:
+    """Return the means of 2 × 2 pixels, white beyond the edge, pixel by pixel."""
+    height, width, _ = rgb.shape
+    out = np.empty((-(-height // 2), -(-width // 2), 3), np.uint8)
+    for row, col, channel in np.ndindex(*out.shape):
+        four = [
+            int(rgb[r, c, channel]) if r < height and c < width else 255
+            for r in (2 * row, 2 * row + 1)
+            for c in (2 * col, 2 * col + 1)
+        ]
+        out[row, col, channel] = (sum(four) + 2) // 4
+    return out
+
+
+def levels_of(group: zarr.Group) -> list[zarr.Array]:
+    return [group[entry["path"]] for entry in multiscale(group)["datasets"]]
+
+
+def multiscale(group: zarr.Group) -> dict:
+    return group.attrs["ome"]["multiscales"][0]
+
+
+def transform(group: zarr.Group, level: int) -> tuple[list[float], list[float]]:
+    scale, translation = multiscale(group)["datasets"][level]["coordinateTransformations"]
+    return scale["scale"], translation["translation"]
+
+
+def check_labels(root: zarr.Group, cells: Cells, frame: Frame, coarsest_px: int) -> None:
+    for name, expected in zip(("nuclei", "classes"), slow_masks(cells, frame), strict=True):
+        levels = levels_of(root[f"labels/{name}"])
+        for k, level in enumerate(levels):
+            want = expected[:: 2**k, :: 2**k]
+            assert level.dtype == expected.dtype
+            assert level.shape == (-(-frame.height_px // 2**k), -(-frame.width_px // 2**k))
+            np.testing.assert_array_equal(level[:], want)
+        assert max(levels[-1].shape) <= coarsest_px
+        assert len(levels) == 1 or max(levels[-2].shape) > coarsest_px
+
+
+def files_below(path) -> set[str]:
+    return {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_labels_are_those_of_painting_by_pixels(tmp_path, small_chunks, seed):
+    cells = cells_of(blobs(seed, 180, 5), seed)
+    frame = Frame(1.0, 169 + seed, 151)
+    slide = Slide(cells, frame)
+    root = write(tmp_path / "masks.zarr", slide)
+    check_labels(root, cells, frame, SMALL["COARSEST_LABEL_PX"])
+    assert {0, 1, 2, 3, 4, UNKNOWN_VALUE} == set(np.unique(root["labels/classes/0"]))
+    assert slide.rows_asked == [(0, 64), (64, 128), (128, 151)]
+    assert list(tmp_path.iterdir()) == [tmp_path / "masks.zarr"]
+
+
+@pytest.mark.real
+def test_labels_of_real_nuclei(tmp_path, shared):
+    labels = real_labels(shared, "monuseg_train", 2)
+    cells = cells_of(labels, 2)
+    frame = Frame(1.0, labels.shape[1], labels.shape[0])
+    root = write(tmp_path / "masks.zarr", Slide(cells, frame))
+    check_labels(root, cells, frame, ome_zarr.COARSEST_LABEL_PX)
+    np.testing.assert_array_equal(root["labels/nuclei/0"][:], labels)
+
+
+def test_what_lies_outside_the_frame_is_cut_off(tmp_path, small_chunks):
+    cells = with_ids(moved(instances_of(blobs(3, 120)), -20, -31), 1)
+    frame = Frame(1.0, 70, 75)
+    root = write(tmp_path / "masks.zarr", Slide(cells, frame))
+    check_labels(root, cells, frame, SMALL["COARSEST_LABEL_PX"])
+
+
+def test_chunks_of_the_promised_size(tmp_path):
+    """Across the edge of a true shard, in both directions."""
+    spots = np.zeros((60, 60), int)
+    spots[:20, :20], spots[30:, 30:] = 1, 2
+    cells = with_ids(moved(instances_of(spots), 4070, 4060), 70_000)
+    frame = Frame(0.5, 4200, 4150)
+    root = write(tmp_path / "masks.zarr", Slide(cells, frame))
+    check_labels(root, cells, frame, 1024)
+    for array in (root["labels/nuclei/0"], root["labels/classes/0"]):
+        assert array.chunks == (1024, 1024)
+        assert array.shards == (4096, 4096)
+        (codec,) = json.loads(json.dumps(array.metadata.to_dict()["codecs"]))
+        assert [inner["name"] for inner in codec["configuration"]["codecs"]] == ["bytes", "zstd"]
+    assert [a.shape for a in levels_of(root)] == [(3, 519, 525), (3, 260, 263)]
+    # The spots lie in the four shards that meet; each has one chunk of sixteen, or of one or four.
+    sizes = [(tmp_path / "masks.zarr" / name).stat().st_size for name in ("labels/nuclei/0/c/0/0",)]
+    assert max(sizes) < 20_000
+
+
+def test_chunks_without_nuclei_are_absent(tmp_path, small_chunks):
+    labels = np.zeros((200, 200), int)
+    labels[100:104, 10:14] = 1
+    cells = cells_of(labels, 0)
+    write(tmp_path / "masks.zarr", Slide(cells, Frame(1.0, 200, 200)))
+    painted = {
+        name
+        for name in files_below(tmp_path / "masks.zarr")
+        if name.startswith("labels") and not name.endswith("zarr.json")
+    }
+    # The spot's pixels survive striding by 4 (rows 100, columns 12), not by 8.
+    assert painted == {
+        f"labels/{kind}/{where}"
+        for kind in ("nuclei", "classes")
+        for where in ("0/c/1/0", "1/c/0/0", "2/c/0/0")
+    }
+    shard = (tmp_path / "masks.zarr/labels/nuclei/0/c/1/0").read_bytes()
+    index = np.frombuffer(shard[-(16 * 16 + 4) : -4], "<u8").reshape(16, 2)
+    assert (index[:, 0] != 2**64 - 1).sum() == 1, "only one chunk of the shard is written"
+
+
+def test_zero_cells(tmp_path, small_chunks):
+    cells = chosen(cells_of(blobs(1), 1), [])
+    root = write(tmp_path / "masks.zarr", Slide(cells, Frame(1.0, 100, 90)))
+    check_labels(root, cells, Frame(1.0, 100, 90), SMALL["COARSEST_LABEL_PX"])
+    files = files_below(tmp_path / "masks.zarr/labels")
+    assert all(name.endswith("zarr.json") for name in files)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (7, 1), (33, 500), (1030, 3)])
+def test_tiny_slides(tmp_path, width, height):
+    cells = with_ids(instances_of(np.ones((1, 1), int)), 1)
+    frame = Frame(1.0, width, height)
+    root = write(tmp_path / "masks.zarr", Slide(cells, frame))
+    check_labels(root, cells, frame, 1024)
+    np.testing.assert_array_equal(
+        root["0"][:], picture(Frame(root_scale(root), *root["0"].shape[:0:-1])).transpose(2, 0, 1)
+    )
+    Image.from_zarr(root)
+
+
+def root_scale(root: zarr.Group) -> float:
+    """Return the model pixels per pixel of the finest RGB level."""
+    return transform(root, 0)[0][1] / MPP
+
+
+@pytest.mark.parametrize(
+    ("mpp", "halvings"), [(0.25, 4), (0.5, 3), (0.3, 4), (2.0, 1), (4.0, 0), (9.0, 0), (0.01, 4)]
+)
+def test_rgb_starts_near_4_um(tmp_path, small_chunks, mpp, halvings):
+    """Never beyond the labels' coarsest level, the fourth here."""
+    frame = Frame(1.0, 201, 150)
+    slide = Slide(cells_of(blobs(1), 1), frame)
+    root = write(tmp_path / "masks.zarr", slide, mpp)
+    first = frame.coarser(2**halvings)
+    assert transform(root, 0)[0] == [1.0, mpp * 2**halvings, mpp * 2**halvings]
+    expected = picture(first)
+    for level in levels_of(root):
+        np.testing.assert_array_equal(level[:], expected.transpose(2, 0, 1))
+        expected = slow_half(expected)
+    assert max(levels_of(root)[-1].shape[1:]) <= SMALL["COARSEST_RGB_PX"]
+    assert max(max(box.width_px, box.height_px) for box in slide.boxes_read) <= SMALL["READ_PX"]
+    assert sum(box.area_px for box in slide.boxes_read) == first.box.area_px
+
+
+def test_positions_in_um_are_those_of_the_cell_table(tmp_path, small_chunks):
+    cells = cells_of(blobs(6), 6)
+    frame = Frame(2.004, 96, 96)
+    root = write(tmp_path / "masks.zarr", Slide(cells, frame))
+    ids = root["labels/nuclei/0"][:]
+    scale, translation = transform(root["labels/nuclei"], 0)
+    measured = measure_instances(cells.instances, MPP)
+    for i, cell_id in enumerate(cells.cell_id):
+        y, x = (
+            np.mean(place) * s + t
+            for place, s, t in zip(np.nonzero(ids == cell_id), scale, translation, strict=True)
+        )
+        assert (x, y) == pytest.approx((measured.x_px[i] * MPP, measured.y_px[i] * MPP))
+
+
+def test_every_level_lies_where_its_pixels_do(tmp_path, small_chunks):
+    root = write(tmp_path / "masks.zarr", Slide(cells_of(blobs(6), 6), Frame(1.0, 96, 96)))
+    for name in ("nuclei", "classes"):
+        group = root[f"labels/{name}"]
+        for k in range(len(levels_of(group))):
+            scale, translation = transform(group, k)
+            assert scale == [MPP * 2**k] * 2
+            # Pixel 3 is the finest level's pixel 3 · 2**k, whose centre is half a pixel on.
+            assert translation[0] + 3 * scale[0] == (3 * 2**k + 0.5) * MPP
+    for k in range(len(levels_of(root))):
+        scale, translation = transform(root, k)
+        # Pixel 3 is the mean of what lies from 3 to 4 of its pixels.
+        assert translation[1] + 3 * scale[1] == 3.5 * scale[1]
+        assert translation[0] == 0
+
+
+def test_ome_zarr_py_finds_image_and_labels(tmp_path, small_chunks):
+    path = tmp_path / "masks.zarr"
+    root = write(path, Slide(cells_of(blobs(6), 6), Frame(1.0, 96, 96)))
+    nodes = {str(node.zarr.basename()): node for node in Reader(parse_url(path))()}
+    assert {"masks.zarr", "nuclei", "classes"} <= set(nodes)
+    np.testing.assert_array_equal(nodes["masks.zarr"].data[0].compute(), root["0"][:])
+    for name in ("nuclei", "classes"):
+        expected = [level[:] for level in levels_of(root[f"labels/{name}"])]
+        assert len(nodes[name].data) == len(expected)
+        for lazy, level in zip(nodes[name].data, expected, strict=True):
+            np.testing.assert_array_equal(lazy.compute(), level)
+
+
+def test_ome_zarr_models_accepts_it(tmp_path, small_chunks):
+    root = write(tmp_path / "masks.zarr", Slide(cells_of(blobs(6), 6), Frame(1.0, 96, 96)))
+    image = Image.from_zarr(root)
+    axes = [(axis.name, axis.type, axis.unit) for axis in image.ome_attributes.multiscales[0].axes]
+    um = "micrometer"
+    assert axes == [("c", "channel", None), ("y", "space", um), ("x", "space", um)]
+    assert Labels.from_zarr(root["labels"]).ome_attributes.labels == ["nuclei", "classes"]
+    ImageLabel.from_zarr(root["labels/nuclei"])
+    label = ImageLabel.from_zarr(root["labels/classes"])
+    found = root["labels/classes"].attrs["ome"]["image-label"]
+    assert label.ome_attributes.multiscales[0].ndim == 2
+    assert found["source"] == {"image": "../../"}
+    assert found["properties"] == [
+        {"label-value": value, "class": name}
+        for value, name in [*enumerate(CLASS_NAMES, 1), (255, "Unknown")]
+    ]
+    assert found["colors"][1] == {"label-value": 2, "rgba": [0, 255, 0, 255]}
+    assert found["colors"][-1] == {"label-value": 255, "rgba": [128, 128, 128, 255]}
+
+
+def test_threads_make_no_difference(tmp_path, small_chunks):
+    cells = cells_of(blobs(7, 240, 6), 7)
+    frame = Frame(1.0, 240, 240)
+    write(tmp_path / "one.zarr", Slide(cells, frame))
+    write(tmp_path / "four.zarr", Slide(cells, frame), threads=4)
+    files = files_below(tmp_path / "one.zarr")
+    assert files == files_below(tmp_path / "four.zarr")
+    for name in files:
+        assert (tmp_path / "one.zarr" / name).read_bytes() == (
+            tmp_path / "four.zarr" / name
+        ).read_bytes()
+
+
+def test_an_older_directory_is_replaced_whole(tmp_path, small_chunks):
+    path = tmp_path / "masks.zarr"
+    frame = Frame(1.0, 96, 96)
+    write(path, Slide(cells_of(blobs(6), 6), frame))
+    (path / "left-over").touch()
+    fewer = chosen(cells_of(blobs(6), 6), [0])
+    check_labels(write(path, Slide(fewer, frame)), fewer, frame, SMALL["COARSEST_LABEL_PX"])
+    assert not (path / "left-over").exists()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failure_leaves_the_older_directory_and_nothing_else(tmp_path, small_chunks):
+    path = tmp_path / "masks.zarr"
+    slide = Slide(cells_of(blobs(6), 6), Frame(1.0, 96, 96))
+    write(path, slide)
+    before = files_below(path)
+
+    def unreadable(frame, box):
+        raise ZeroDivisionError
+
+    slide.read_rgb = unreadable
+    with pytest.raises(ZeroDivisionError):
+        write(path, slide)
+    assert files_below(path) == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_error_of_any_shard_is_told(tmp_path, small_chunks, monkeypatch):
+    def full(pieces, box):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ome_zarr, "paint_box", full)
+    with pytest.raises(OutputNotWritable, match="No space left"):
+        write(tmp_path / "masks.zarr", Slide(cells_of(blobs(6), 6), Frame(1.0, 96, 96)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_classes_that_do_not_fit_are_refused(tmp_path, small_chunks):
+    cells = cells_of(blobs(6), 6)
+    index = cells.instances.class_index.copy()
+    index[0] = 4
+    wrong = Cells(
+        dataclasses.replace(cells.instances, class_index=index),
+        cells.cell_id,
+        cells.tile_row,
+        cells.tile_col,
+    )
+    slide = Slide(wrong, Frame(1.0, 96, 96))
+    with pytest.raises(ValueError, match="class index 4"):
+        write(tmp_path / "masks.zarr", slide)
+    names = [str(k) for k in range(255)]
+    with pytest.raises(ValueError, match="at most 254"):
+        write_masks(
+            tmp_path / "masks.zarr",
+            slide.frame,
+            MPP,
+            slide.read_cells,
+            slide.read_rgb,
+            names,
+            {},
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+class FakeResult:
+    def __init__(self, path) -> None:
+        self.path = path
+
+
+def test_the_exporter_copies_a_run_s_masks_once(tmp_path, small_chunks):
+    run = tmp_path / "a.svs.wsiseg"
+    run.mkdir()
+    result = FakeResult(run)
+    with pytest.raises(ResultNotReadable, match=r"no masks\.zarr"):
+        export_ome_zarr(result, tmp_path / "copy.zarr")
+    write(run / "masks.zarr", Slide(cells_of(blobs(6), 6), Frame(1.0, 96, 96)))
+    export_ome_zarr(result, tmp_path / "copy.zarr")
+    files = files_below(run / "masks.zarr")
+    assert files_below(tmp_path / "copy.zarr") == files
+    for name in files:
+        assert (tmp_path / "copy.zarr" / name).read_bytes() == (
+            run / "masks.zarr" / name
+        ).read_bytes()
+    with pytest.raises(OutputExists, match="delete it first"):
+        export_ome_zarr(result, tmp_path / "copy.zarr")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.svs.wsiseg", "copy.zarr"}

@@ -1,0 +1,5 @@
+"""`python -m wsiseg`."""
+
+from wsiseg.cli import main
+
+main()

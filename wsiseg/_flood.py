@@ -1,0 +1,223 @@
+"""Where touching nuclei part: the energy between them, and the flood from their middles."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from wsiseg._label_runs import PictureRuns
+
+N_LEVELS = 1024
+"""Energies 0 to 1 are quantised to levels 0 to N_LEVELS - 1; N_LEVELS is "not in the mask"."""
+MAX_SOBEL_PX = 21
+"""With larger kernels the first pass could overflow 32 bits."""
+
+_REACH_PX = MAX_SOBEL_PX // 2
+# A fixed, even number of taps is unrolled and vectorised by the compiler.
+_TAPS = 24
+
+
+def sobel_kernels(size_px: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return the smoothing and the derivative kernel of OpenCV's Sobel operator.
+
+    Parameters
+    ----------
+    size_px : int
+        Odd, 3 to 21.
+
+    Returns
+    -------
+    smooth, derive : ndarray, (size_px,), int32
+        Binomial coefficients, and their differences; to be correlated with.
+    """
+    n = size_px - 2
+    smooth = [math.comb(n + 1, i) for i in range(size_px)]
+    derive = [(math.comb(n, i - 1) if i else 0) - math.comb(n, i) for i in range(size_px)]
+    return np.array(smooth, np.int32), np.array(derive, np.int32)
+
+
+def energy_levels(
+    hv: NDArray[np.int8], mask: PictureRuns, sobel_px: int, hv_unit: int
+) -> NDArray[np.int32]:
+    """Return the quantised energy where the mask is, exact to the last bit.
+
+    The energy is the larger of -d/dx of the horizontal and -d/dy of the vertical map by
+    Sobel kernels, over half of the kernel's absolute sum, clipped to 0 … 1.  Outside the
+    array the maps are 0.
+
+    Parameters
+    ----------
+    hv : ndarray, (2, h, w), int8
+        Distances × `hv_unit`.
+    mask : PictureRuns
+        Of the canvas (h + 2, w + 2); energies are computed where its value is not 0.
+    sobel_px : int
+        Kernel size, odd, 3 to 21.
+    hv_unit : int
+        What 1.0 is in `hv`.
+
+    Returns
+    -------
+    ndarray, (h + 2, w + 2), int32
+        `floor(energy × (N_LEVELS - 1))` in the mask, N_LEVELS elsewhere.
+    """
+    smooth, derive = sobel_kernels(sobel_px)
+    half = int(np.abs(derive).sum()) * int(smooth.sum()) // 2
+    before = _REACH_PX - sobel_px // 2
+    padding = (before, _TAPS - before - sobel_px)
+    return _levels(
+        hv,
+        mask.first_in_row,
+        mask.runs,
+        mask.value,
+        np.pad(smooth, padding),
+        np.pad(derive, padding),
+        half * hv_unit,
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _column_sums(
+    plane: NDArray[np.int8],
+    row: int,
+    first_col: int,
+    end_col: int,
+    kernel: NDArray[np.int32],
+    sums: NDArray[np.int32],
+) -> None:
+    """Correlate columns with a kernel around one row; column c goes to c + _REACH_PX."""
+    sums[:] = 0
+    first = max(0, row - _REACH_PX)
+    end = min(plane.shape[0], row + _REACH_PX + 1)
+    # Slices and loops from 0: with indices that could be negative nothing is vectorised.
+    into = sums[first_col + _REACH_PX : end_col + _REACH_PX]
+    for source in range(first, end):
+        weight = kernel[source - row + _REACH_PX]
+        line = plane[source, first_col:end_col]
+        for i in range(len(into)):
+            into[i] += weight * np.int32(line[i])
+
+
+@numba.njit(cache=True, nogil=True)
+def _dot(kernel: NDArray[np.int32], values: NDArray[np.int32]) -> np.int64:
+    total = np.int64(0)
+    for tap in range(_TAPS):
+        total += np.int64(kernel[tap]) * np.int64(values[tap])
+    return total
+
+
+@numba.njit(cache=True, nogil=True)
+def _levels(
+    hv: NDArray[np.int8],
+    first_in_row: NDArray[np.int64],
+    runs: NDArray[np.int32],
+    value: NDArray[np.int32],
+    smooth: NDArray[np.int32],
+    derive: NDArray[np.int32],
+    unit: int,
+) -> NDArray[np.int32]:
+    height, width = hv.shape[1:]
+    levels = np.full((height + 2, width + 2), N_LEVELS, np.int32)
+    top = np.int64(N_LEVELS - 1)
+    h_sums = np.zeros(width + _REACH_PX + _TAPS, np.int32)
+    v_sums = np.zeros(width + _REACH_PX + _TAPS, np.int32)
+    for row in range(height):
+        first, end = first_in_row[row + 1], first_in_row[row + 2]
+        if end - first == 1 and value[first] == 0:
+            continue
+        # A row's first and last run are background: the canvas has a frame.
+        first_col = max(0, runs[first, 2] - 1 - _REACH_PX)
+        end_col = min(width, runs[end - 1, 1] - 1 + _REACH_PX)
+        _column_sums(hv[0], row, first_col, end_col, smooth, h_sums)
+        _column_sums(hv[1], row, first_col, end_col, derive, v_sums)
+        for run in range(first, end):
+            if value[run] == 0:
+                continue
+            for col in range(runs[run, 1] - 1, runs[run, 2] - 1):
+                h_slope = _dot(derive, h_sums[col : col + _TAPS])
+                v_slope = _dot(smooth, v_sums[col : col + _TAPS])
+                fall = max(np.int64(0), -min(h_slope, v_slope))
+                levels[row + 1, col + 1] = min(top, fall * top // unit)
+    return levels
+
+
+@numba.njit(cache=True, nogil=True)
+def flood(
+    canvas: NDArray[np.int32],
+    levels: NDArray[np.int32],
+    first_seed: NDArray[np.int64],
+    seeds: NDArray[np.int32],
+) -> None:
+    """Grow labels over the negative pixels of a canvas, in place.
+
+    Meyer's flooding (F. Meyer, "Un algorithme optimal pour la ligne de partage des eaux",
+    1991): pixels enter a queue per level, first in first out, and give their label to
+    unlabelled 4-neighbours (above, left, right, below), which enter at their own level or
+    the current one, whichever is higher.  Seeds come first, in the order given, at level 0.
+    Basins that do not touch cannot influence each other, so each is flooded on its own:
+    the result is the same and the pixels stay in the cache.
+
+    Parameters
+    ----------
+    canvas : ndarray, (h, w), int32
+        Positive: labelled; negative: to be labelled; 0: stays.  Frame of 0.
+    levels : ndarray, (h, w), int32
+        0 to N_LEVELS - 1 where the canvas is not 0.
+    first_seed : ndarray, (basins + 1,), int64
+        Index of each basin's first seed run.
+    seeds : ndarray, (m, 3), int32
+        Runs of labelled pixels to start from: row, first column, column after the last.
+    """
+    stride = canvas.shape[1]
+    label = canvas.ravel()
+    level_of = levels.ravel()
+    following = np.empty(canvas.size, np.int32)
+    head = np.full(N_LEVELS, -1, np.int32)
+    tail = np.full(N_LEVELS, -1, np.int32)
+    for basin in range(len(first_seed) - 1):
+        top = 0
+        for seed in range(first_seed[basin], first_seed[basin + 1]):
+            start = seeds[seed, 0] * stride
+            for pixel in range(start + seeds[seed, 1], start + seeds[seed, 2]):
+                top = _spread(pixel, 0, top, stride, label, level_of, following, head, tail)
+        level = 0
+        while level <= top:
+            pixel = head[level]
+            if pixel < 0:
+                level += 1
+                continue
+            # Spread before unlinking: what enters this level goes behind this pixel.
+            top = _spread(pixel, level, top, stride, label, level_of, following, head, tail)
+            head[level] = -1 if tail[level] == pixel else following[pixel]
+
+
+@numba.njit(cache=True, nogil=True)
+def _spread(
+    pixel: int,
+    level: int,
+    top: int,
+    stride: int,
+    label: NDArray[np.int32],
+    level_of: NDArray[np.int32],
+    following: NDArray[np.int32],
+    head: NDArray[np.int32],
+    tail: NDArray[np.int32],
+) -> int:
+    """Label a pixel's unlabelled neighbours and queue them; returns the highest level."""
+    for step in (-stride, -1, 1, stride):
+        other = pixel + step
+        if label[other] < 0:
+            label[other] = label[pixel]
+            enters = max(level, level_of[other])
+            if head[enters] < 0:
+                head[enters] = other
+            else:
+                following[tail[enters]] = other
+            tail[enters] = other
+            top = max(top, enters)
+    return top

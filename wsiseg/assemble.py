@@ -1,0 +1,197 @@
+"""From tile files to cells, masks and everything else in a run directory.  Streamed."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save
+
+from wsiseg.errors import ResultNotReadable
+from wsiseg.exporters.ome_zarr import write_masks
+from wsiseg.exporters.parquet import CellsWriter
+from wsiseg.geometry import Box, Frame
+from wsiseg.identity import cell_uuids
+from wsiseg.measure import measure_instances
+from wsiseg.outlines import trace_outlines
+from wsiseg.plan import RunPlan
+from wsiseg.records import UNKNOWN_CLASS, Cells, Instances, Tile
+from wsiseg.rundir import RunDir, read_tile_file, write_atomically
+from wsiseg.slides import read_frame
+from wsiseg.stitch import StitchCounts, TileInstances, stitch
+
+UNKNOWN_NAME = "Unknown"
+"""Class name of nuclei without a class."""
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Cells of one tile row on disk, until masks are painted."""
+
+    path: Path
+    y_start_px: int
+    """First model row with a pixel of its cells."""
+    y_end_px: int
+    """Row after the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellCounts:
+    """What stitching gave."""
+
+    n_cells: int
+    by_class: dict[str, int]
+    """Zeros included."""
+    n_cut: int
+    """Cells that may lack a part."""
+    stitch: StitchCounts
+
+
+class Stopwatch:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def timed(self, name: str, items: Iterable[Any]) -> Iterator[Any]:
+        """Yield items; the time each takes to come counts for a stage."""
+        iterator = iter(items)
+        while True:
+            with self.stage(name):
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item
+
+
+def assemble_cells(
+    plan: RunPlan, folder: RunDir, watch: Stopwatch
+) -> tuple[list[Band], CellCounts]:
+    """Stitch all tiles, write `cells.parquet`, and spool the masks.
+
+    Raises
+    ------
+    ResultNotReadable
+        If a tile file is missing or damaged.
+    """
+    names = class_names_with_unknown(plan)
+    by_class = np.zeros(len(names), np.int64)
+    counts = StitchCounts()
+    bands: list[Band] = []
+    n_cells = n_cut = 0
+    tiles = _read_tiles(folder, plan.run_key, [tile for tile, _ in plan.tiles])
+    with CellsWriter(folder.path / "cells.parquet", plan.frame, plan.scale.mpp, names) as writer:
+        for stitched in watch.timed("stitch", stitch(tiles, plan.options.stitch)):
+            cells: Cells = stitched.cells
+            counts = counts + stitched.counts
+            with watch.stage("measure"):
+                _write_cells(writer, cells, plan)
+            with watch.stage("spool"):
+                bands += _spool(folder, len(bands), cells)
+            index = cells.instances.class_index
+            known = np.where(index == UNKNOWN_CLASS, len(names) - 1, index)
+            by_class += np.bincount(known, minlength=len(names))
+            n_cells += len(cells)
+            n_cut += int(cells.instances.cut.sum())
+    per_class = dict(zip(names, by_class.tolist(), strict=True))
+    return bands, CellCounts(n_cells, per_class, n_cut, counts)
+
+
+def class_names_with_unknown(plan: RunPlan) -> tuple[str, ...]:
+    """Return the model's class names; a model without classes has one, `Unknown`."""
+    return plan.model.card.class_names or (UNKNOWN_NAME,)
+
+
+def class_colours(plan: RunPlan) -> dict[str, tuple[int, int, int]]:
+    """Return a colour for every class name of the run."""
+    return {c.name: c.rgb for c in plan.model.card.classes} or {UNKNOWN_NAME: (128, 128, 128)}
+
+
+def paint_all(plan: RunPlan, folder: RunDir, bands: Sequence[Band], threads: int) -> None:
+    """Write `masks.zarr` from the spooled cells."""
+    destination = folder.path / "masks.zarr"
+    # What an interrupted run of the same identity left; a finished run never comes here.
+    shutil.rmtree(destination, ignore_errors=True)
+
+    def read_cells(y_start_px: int, y_end_px: int) -> Iterable[Cells]:
+        return (
+            _load_band(band.path)
+            for band in bands
+            if band.y_start_px < y_end_px and band.y_end_px > y_start_px
+        )
+
+    def read_rgb(frame: Frame, box: Box) -> NDArray[np.uint8]:
+        return read_frame(plan.slide, frame, box)
+
+    write_masks(
+        destination,
+        plan.frame,
+        plan.model_mpp,
+        read_cells,
+        read_rgb,
+        class_names_with_unknown(plan),
+        class_colours(plan),
+        threads=threads,
+    )
+
+
+def _read_tiles(folder: RunDir, run_key: str, tiles: Sequence[Tile]) -> Iterator[TileInstances]:
+    for tile in tiles:
+        found = read_tile_file(folder.tile_file(tile), run_key, tile)
+        if found is None:
+            raise ResultNotReadable(
+                f"{folder.path.name}: the file of tile ({tile.row}, {tile.col}) is missing or "
+                "damaged; call the same command again to compute it"
+            )
+        yield found
+
+
+def _write_cells(writer: CellsWriter, cells: Cells, plan: RunPlan) -> None:
+    instances = cells.instances
+    writer.write(
+        cells,
+        trace_outlines(instances),
+        measure_instances(instances, plan.model_mpp),
+        cell_uuids(instances, plan.slide.info.fingerprint, plan.model.card.sha256),
+    )
+
+
+def _spool(folder: RunDir, number: int, cells: Cells) -> list[Band]:
+    if not len(cells):
+        return []
+    instances = cells.instances
+    tensors = {field.name: getattr(instances, field.name) for field in fields(Instances)}
+    tensors |= {"cell_id": cells.cell_id, "tile_row": cells.tile_row, "tile_col": cells.tile_col}
+    path = folder.work / f"band_{number:05d}.safetensors"
+    write_atomically(path, save({n: np.ascontiguousarray(t) for n, t in tensors.items()}))
+    rows = instances.runs[:, 0]
+    return [Band(path, int(rows.min()), int(rows.max()) + 1)]
+
+
+def _load_band(path: Path) -> Cells:
+    tensors = load_file(path)
+    names = [field.name for field in fields(Instances)]
+    instances = Instances(**{name: tensors[name] for name in names})
+    return Cells(instances, tensors["cell_id"], tensors["tile_row"], tensors["tile_col"])
+
+
+def stitch_counts_json(counts: CellCounts) -> dict[str, int]:
+    """Return the stitch counts as they stand in `run.json`."""
+    return {**asdict(counts.stitch), "cells_cut": counts.n_cut}

@@ -1,0 +1,237 @@
+"""GeoJSON features as ASCII, written from ragged arrays without an object per nucleus.
+
+Numbers come as whole multiples of a power of ten, so what is written depends on no
+floating-point formatting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+MISSING = np.iinfo(np.int64).min
+"""A value that is not written."""
+COORDINATE_DECIMALS = 2
+"""QuPath snaps coordinates to 0.01 px."""
+UUID_BYTES = 36
+
+_FIXED_TEXTS = (
+    ',\n{"type":"Feature","id":"',
+    '","geometry":{"type":"Polygon","coordinates":[',
+    ']},"properties":{"objectType":"detection"',
+    ',"measurements":{',
+    "}}}",
+)
+_HEAD, _GEOMETRY, _PROPERTIES, _MEASUREMENTS, _TAIL = range(len(_FIXED_TEXTS))
+_NUMBER_BYTES = 21
+_COMMA = ord(",")
+_OPEN = ord("[")
+_CLOSE = ord("]")
+_MINUS = ord("-")
+_POINT = ord(".")
+_ZERO = ord("0")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeatureBlock:
+    """What is written of n nuclei."""
+
+    uuids: NDArray[np.uint8]
+    """(n, 36): ASCII."""
+    first_ring: NDArray[np.int64]
+    """(n + 1,): as in `wsiseg.exporters.wkb.Polygons`."""
+    first_vertex: NDArray[np.int64]
+    """(number of rings + 1,)."""
+    xy_centi_px: NDArray[np.int64]
+    """(k, 2): x, y in hundredths of a pixel."""
+    class_code: NDArray[np.int64]
+    """(n,): index into the class texts; -1 without a class."""
+    values: NDArray[np.int64]
+    """(n, m): measurement times 10 ** decimals, or `MISSING`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeatureTexts:
+    """The texts that features share, as one ragged array."""
+
+    data: NDArray[np.uint8]
+    """All texts, one after the other: fixed ones, classes, measurements."""
+    first_byte: NDArray[np.int64]
+    """(number of texts + 1,)."""
+    n_classes: int
+    decimals: NDArray[np.int64]
+    """(m,): decimals of each measurement."""
+
+    @classmethod
+    def of(
+        cls, classifications: Sequence[str], measurements: Sequence[str], decimals: Sequence[int]
+    ) -> FeatureTexts:
+        """Return the texts for these classes (JSON values) and measurements (JSON strings)."""
+        texts = [
+            *_FIXED_TEXTS,
+            *(f',"classification":{value}' for value in classifications),
+            *(f"{name}:" for name in measurements),
+        ]
+        first_byte = np.zeros(len(texts) + 1, np.int64)
+        np.cumsum([len(text) for text in texts], out=first_byte[1:])
+        data = np.frombuffer("".join(texts).encode("ascii"), np.uint8)
+        return cls(data, first_byte, len(classifications), np.array(decimals, np.int64))
+
+
+class FeatureWriter:
+    """Writes blocks of features into one buffer that is used again."""
+
+    def __init__(self) -> None:
+        self._buffer = np.empty(0, np.uint8)
+
+    def write(self, block: FeatureBlock, texts: FeatureTexts) -> memoryview:
+        """Return the features as ASCII, each behind a comma and a line break.
+
+        The view is valid until the next call.
+        """
+        needed = _most_bytes(block, texts)
+        if len(self._buffer) < needed:
+            self._buffer = np.empty(needed, np.uint8)
+        n_bytes = _write_features(
+            self._buffer,
+            texts.data,
+            texts.first_byte,
+            texts.n_classes,
+            texts.decimals,
+            block.uuids,
+            block.first_ring,
+            block.first_vertex,
+            block.xy_centi_px,
+            block.class_code,
+            block.values,
+        )
+        return self._buffer.data[:n_bytes]
+
+
+def _most_bytes(block: FeatureBlock, texts: FeatureTexts) -> int:
+    """Return how many bytes the block cannot exceed."""
+    lengths = np.diff(texts.first_byte)
+    n_fixed = len(_FIXED_TEXTS)
+    classes = lengths[n_fixed : n_fixed + texts.n_classes]
+    names = lengths[n_fixed + texts.n_classes :]
+    one_feature = (
+        lengths[:n_fixed].sum()
+        + classes.max(initial=0)
+        + (names + _NUMBER_BYTES + 1).sum()
+        + UUID_BYTES
+    )
+    digits = len(str(int(np.abs(block.xy_centi_px).max(initial=0))))
+    # Sign and point; small numbers have a zero before the point.
+    number = max(digits, COORDINATE_DECIMALS + 1) + 2
+    one_vertex = 2 * number + len("[,],")
+    n_rings = int(block.first_ring[-1])
+    return int(
+        len(block.uuids) * one_feature + len(block.xy_centi_px) * one_vertex + n_rings * len("[],")
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _put_text(
+    out: NDArray[np.uint8],
+    at: int,
+    data: NDArray[np.uint8],
+    first_byte: NDArray[np.int64],
+    text: int,
+) -> int:
+    for k in range(first_byte[text], first_byte[text + 1]):
+        out[at] = data[k]
+        at += 1
+    return at
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _put_decimal(out: NDArray[np.uint8], at: int, value: int, decimals: int) -> int:
+    """Write value / 10 ** decimals without trailing zeros; return where it ends."""
+    if value < 0:
+        out[at] = _MINUS
+        at += 1
+        value = -value
+    while decimals > 0 and value % 10 == 0:
+        value //= 10
+        decimals -= 1
+    digits = 1
+    rest = value // 10
+    while rest > 0:
+        rest //= 10
+        digits += 1
+    digits = max(digits, decimals + 1)
+    end = at + digits + (1 if decimals > 0 else 0)
+    to = end
+    for k in range(digits):
+        if k == decimals and k > 0:
+            to -= 1
+            out[to] = _POINT
+        to -= 1
+        out[to] = _ZERO + value % 10
+        value //= 10
+    return end
+
+
+@numba.njit(cache=True, nogil=True)
+def _put_ring(out: NDArray[np.uint8], at: int, xy: NDArray[np.int64], start: int, stop: int) -> int:
+    out[at] = _OPEN
+    at += 1
+    for v in range(start, stop):
+        out[at] = _OPEN
+        at = _put_decimal(out, at + 1, xy[v, 0], COORDINATE_DECIMALS)
+        out[at] = _COMMA
+        at = _put_decimal(out, at + 1, xy[v, 1], COORDINATE_DECIMALS)
+        out[at] = _CLOSE
+        out[at + 1] = _COMMA
+        at += 2
+    # The comma behind the last vertex gives way; an empty ring has none.
+    at -= 1 if stop > start else 0
+    out[at] = _CLOSE
+    return at + 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _write_features(
+    out: NDArray[np.uint8],
+    data: NDArray[np.uint8],
+    first_byte: NDArray[np.int64],
+    n_classes: int,
+    decimals: NDArray[np.int64],
+    uuids: NDArray[np.uint8],
+    first_ring: NDArray[np.int64],
+    first_vertex: NDArray[np.int64],
+    xy: NDArray[np.int64],
+    class_code: NDArray[np.int64],
+    values: NDArray[np.int64],
+) -> int:
+    at = 0
+    for i in range(len(uuids)):
+        at = _put_text(out, at, data, first_byte, _HEAD)
+        for k in range(UUID_BYTES):
+            out[at + k] = uuids[i, k]
+        at = _put_text(out, at + UUID_BYTES, data, first_byte, _GEOMETRY)
+        for ring in range(first_ring[i], first_ring[i + 1]):
+            if ring > first_ring[i]:
+                out[at] = _COMMA
+                at += 1
+            at = _put_ring(out, at, xy, first_vertex[ring], first_vertex[ring + 1])
+        at = _put_text(out, at, data, first_byte, _PROPERTIES)
+        if class_code[i] >= 0:
+            at = _put_text(out, at, data, first_byte, _TAIL + 1 + class_code[i])
+        at = _put_text(out, at, data, first_byte, _MEASUREMENTS)
+        first = True
+        for m in range(len(decimals)):
+            if values[i, m] == MISSING:
+                continue
+            if not first:
+                out[at] = _COMMA
+                at += 1
+            first = False
+            at = _put_text(out, at, data, first_byte, _TAIL + 1 + n_classes + m)
+            at = _put_decimal(out, at, values[i, m], decimals[m])
+        at = _put_text(out, at, data, first_byte, _TAIL)
+    return at

@@ -1,0 +1,212 @@
+"""GeoJSON for QuPath: one detection per nucleus, streamed from the cell table.
+
+Each nucleus is a Feature with its UUID as `id`, a Polygon, `objectType` "detection", its class
+with colour, and measurements whose names start with "wsiseg: " and end in their unit, so that
+they cannot be taken for QuPath's own.  GeoJSON: RFC 7946; its longitude and latitude are
+pixels here, as QuPath has it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
+from isal import igzip
+from numpy.typing import NDArray
+
+from wsiseg.errors import ResultNotReadable
+from wsiseg.exporters import ExportableResult, wkb
+from wsiseg.exporters._feature_text import (
+    MISSING,
+    UUID_BYTES,
+    FeatureBlock,
+    FeatureTexts,
+    FeatureWriter,
+)
+from wsiseg.exporters._finish import finished_file, refuse_existing
+
+GZIP_LEVEL = 1
+"""isal's level 1: nearly the size of zlib's 6 at ten times its speed."""
+
+_BLOCK_ROWS = 4096
+_CENTI = 100
+# Beyond this a pixel position or measurement is damage, and scaled it may not fit an integer.
+_LARGEST = 1e12
+
+
+class _Measurement(NamedTuple):
+    column: str
+    name: str
+    decimals: int
+
+
+MEASUREMENTS = (
+    _Measurement("cell_id", "wsiseg: Cell id", 0),
+    _Measurement("class_prob", "wsiseg: Class probability", 4),
+    _Measurement("nucleus_prob", "wsiseg: Nucleus probability", 4),
+    _Measurement("area_um2", "wsiseg: Area um^2", 4),
+    _Measurement("perimeter_um", "wsiseg: Perimeter um", 4),
+    _Measurement("major_axis_um", "wsiseg: Major axis um", 4),
+    _Measurement("minor_axis_um", "wsiseg: Minor axis um", 4),
+    _Measurement("eccentricity", "wsiseg: Eccentricity", 4),
+    _Measurement("solidity", "wsiseg: Solidity", 4),
+    _Measurement("circularity", "wsiseg: Circularity", 4),
+    _Measurement("orientation_rad", "wsiseg: Orientation rad", 4),
+    _Measurement("hematoxylin_od_mean", "wsiseg: Hematoxylin OD mean", 4),
+    _Measurement("hematoxylin_od_sd", "wsiseg: Hematoxylin OD sd", 4),
+    _Measurement("eosin_od_mean", "wsiseg: Eosin OD mean", 4),
+    _Measurement("eosin_od_sd", "wsiseg: Eosin OD sd", 4),
+    _Measurement("cut", "wsiseg: Cut at tile edge", 0),
+)
+"""Column of the cell table, name in QuPath and decimals of each measurement.
+
+`Cell id` is the label of the nucleus in the mask; `Cut at tile edge` is 1 where a part of the
+nucleus may be missing.
+"""
+
+
+def write_geojson(
+    batches: Iterable[pa.RecordBatch],
+    destination: Path,
+    class_colours: Mapping[str, tuple[int, int, int]],
+    origin_px: tuple[float, float],
+) -> None:
+    """Write nuclei as a GeoJSON FeatureCollection that QuPath opens as detections.
+
+    Memory does not depend on the number of nuclei.  Measurements that are null or not finite
+    are left out; a class without a colour is written by its name alone.
+
+    Parameters
+    ----------
+    batches
+        Rows of the cell table (`wsiseg.exporters.parquet.CELLS_SCHEMA`).
+    destination
+        The file, compressed by gzip if its name ends in ``.gz``; an older one is replaced.
+    class_colours
+        Red, green, blue (0 to 255) of each class name.
+    origin_px
+        (x, y) in level-0 pixels that becomes (0, 0): the corner of the slide's bounds.
+        Coordinates are then rounded to 0.01 px, as QuPath does.
+
+    Raises
+    ------
+    ResultNotReadable
+        If a row's geometry or UUID is damaged.
+    OutputNotWritable
+        If the operating system refuses to write; nothing is left then.
+    """
+    writer = FeatureWriter()
+    with finished_file(destination) as partial, _open_for_text(partial, destination) as stream:
+        stream.write(b'{"type":"FeatureCollection","features":[')
+        skip = 1  # the comma before the first feature
+        for batch in batches:
+            texts, class_code = _texts(batch, class_colours)
+            for start in range(0, batch.num_rows, _BLOCK_ROWS):
+                rows = batch.slice(start, _BLOCK_ROWS)
+                codes = class_code[start : start + _BLOCK_ROWS]
+                stream.write(writer.write(_block(rows, codes, origin_px), texts)[skip:])
+                skip = 0
+        stream.write(b"\n]}\n")
+
+
+def export_geojson(result: ExportableResult, destination: Path) -> None:
+    """Write a run's nuclei for QuPath; see `write_geojson`.
+
+    Raises
+    ------
+    OutputExists
+        If something is at `destination` already.
+    ResultNotReadable
+        If the run's cell table is damaged.
+    OutputNotWritable
+        If the operating system refuses to write.
+    """
+    refuse_existing(destination)
+    write_geojson(result.batches(), destination, result.class_colours, result.bounds_origin_px)
+
+
+@contextmanager
+def _open_for_text(partial: Path, destination: Path) -> Iterator[IO[bytes]]:
+    with partial.open("wb") as file:
+        if not destination.name.endswith(".gz"):
+            yield file
+            return
+        # Neither time nor name in the header: the same nuclei give the same bytes.
+        packed = igzip.IGzipFile("", "wb", GZIP_LEVEL, file, mtime=0)  # type: ignore[no-untyped-call]
+        with packed:
+            yield cast(IO[bytes], packed)
+
+
+def _texts(
+    batch: pa.RecordBatch, class_colours: Mapping[str, tuple[int, int, int]]
+) -> tuple[FeatureTexts, NDArray[np.int64]]:
+    """Return the texts for a batch, and the class code of each row (-1: none)."""
+    encoded = batch.column("class_name").cast(pa.string()).dictionary_encode()
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    classes = [_classification(name, class_colours) for name in encoded.dictionary.to_pylist()]
+    names = [json.dumps(measurement.name) for measurement in MEASUREMENTS]
+    decimals = [measurement.decimals for measurement in MEASUREMENTS]
+    return FeatureTexts.of(classes, names, decimals), codes
+
+
+def _classification(name: str, class_colours: Mapping[str, tuple[int, int, int]]) -> str:
+    """Return QuPath's JSON for a class; an object without colour would abort its import."""
+    if name not in class_colours:
+        return json.dumps(name)
+    return json.dumps(
+        {"name": name, "color": [int(value) for value in class_colours[name]]},
+        separators=(",", ":"),
+    )
+
+
+def _block(
+    rows: pa.RecordBatch, class_code: NDArray[np.int64], origin_px: tuple[float, float]
+) -> FeatureBlock:
+    polygons = wkb.decode(rows.column("geometry"))
+    xy_px = polygons.xy_px - np.array(origin_px, np.float64)
+    # The comparison is false for NaN too.
+    if not (np.abs(xy_px) < _LARGEST).all():
+        raise ResultNotReadable(
+            "the cell table has a coordinate that is no pixel position; it is damaged: run the "
+            "slide again"
+        )
+    values = np.empty((rows.num_rows, len(MEASUREMENTS)), np.int64)
+    for m, measurement in enumerate(MEASUREMENTS):
+        column = rows.column(measurement.column).to_numpy(zero_copy_only=False)
+        values[:, m] = _scaled(column.astype(np.float64), 10**measurement.decimals)
+    return FeatureBlock(
+        _uuids(rows.column("uuid")),
+        polygons.first_ring,
+        polygons.first_vertex,
+        np.floor(xy_px * _CENTI + 0.5).astype(np.int64),
+        class_code,
+        values,
+    )
+
+
+def _scaled(values: NDArray[np.float64], factor: int) -> NDArray[np.int64]:
+    """Return whole multiples of 1 / factor; `MISSING` where there is no number."""
+    usable = np.abs(values) < _LARGEST
+    whole = np.floor(np.where(usable, values, 0) * factor + 0.5).astype(np.int64)
+    return np.where(usable, whole, MISSING)
+
+
+def _uuids(column: pa.Array) -> NDArray[np.uint8]:
+    """Return (n, 36) ASCII; anything but hexadecimal digits and hyphens is refused."""
+    first_byte, data = wkb.binary_buffers(column)
+    if (np.diff(first_byte) == UUID_BYTES).all():
+        text = data[first_byte[0] : first_byte[-1]]
+        if _IN_UUID[text].all():
+            return text.reshape(-1, UUID_BYTES)
+    raise ResultNotReadable(
+        "a cell's uuid is not of the 36-character form; the cell table is damaged or was changed "
+        "by another program: run the slide again"
+    )
+
+
+_IN_UUID = np.isin(np.arange(256), np.frombuffer(b"0123456789abcdefABCDEF-", np.uint8))

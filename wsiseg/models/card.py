@@ -1,0 +1,140 @@
+"""The model card: all that is known about a model, and all that fixes what it computes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from wsiseg.errors import ModelNotUsable
+
+FORMAT_VERSION = 1
+"""Newest card format this version reads."""
+
+_BEHAVIOUR = (
+    "architecture",
+    "network",
+    "mpp",
+    "classes",
+    "core_px",
+    "margin_px",
+    "decode",
+    "weights_sha256",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NucleusClass:
+    """A class of nuclei."""
+
+    name: str
+    """Fixed and capitalised, for example `Epithelial`."""
+    rgb: tuple[int, int, int]
+    """Colour in every picture and export."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What a model is, how it must be run, and what is known about it."""
+
+    name: str
+    """Resolved name, as it stands in every output."""
+    architecture: str
+    """Entry point of group `wsiseg.models` that runs it."""
+    network: dict[str, Any]
+    """What that entry point needs to rebuild the network."""
+    mpp: float
+    """µm per model pixel."""
+    classes: tuple[NucleusClass, ...]
+    """In the order of the network's class channels."""
+    core_px: int
+    """Side of a tile's core; a multiple of 64."""
+    margin_px: int
+    """Context on each side of the core; a multiple of 32."""
+    decode: dict[str, Any]
+    """Fixed constants of the decoder."""
+    precision: dict[str, str]
+    """Default number format by kind of device (`cpu`, `cuda`)."""
+    weights_sha256: str
+    """Of the weights file; empty for a model without one."""
+    licence: str
+    """SPDX expression."""
+    licence_note: str
+    """What the licence means for the user, in one sentence."""
+    nuclear_area_um2: tuple[float, float]
+    """A slide's median nuclear area outside this range suggests a wrong µm per pixel."""
+    about: dict[str, Any]
+    """Data, training recipe, metrics, valid tissue, failure modes: for people."""
+
+    def __post_init__(self) -> None:
+        if self.core_px <= 0 or self.core_px % 64 or self.margin_px < 0 or self.margin_px % 32:
+            raise ModelNotUsable(
+                f"model {self.name}: core {self.core_px} px and margin {self.margin_px} px; "
+                "a core that is a multiple of 64 and a margin that is a multiple of 32 are needed"
+            )
+        if self.margin_px * 2 > self.core_px:
+            raise ModelNotUsable(
+                f"model {self.name}: margin {self.margin_px} px is more than half of core "
+                f"{self.core_px} px, so that tiles two apart would overlap"
+            )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names in the order of the class indices."""
+        return tuple(nucleus_class.name for nucleus_class in self.classes)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything that fixes what the model computes, weights included."""
+        fields = self.to_json()
+        behaviour = {name: fields[name] for name in _BEHAVIOUR}
+        return hashlib.sha256(json.dumps(behaviour, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the card as plain JSON values."""
+        return {
+            "format": "wsiseg-model",
+            "format_version": FORMAT_VERSION,
+            "name": self.name,
+            "architecture": self.architecture,
+            "network": self.network,
+            "mpp": self.mpp,
+            "classes": [{"name": c.name, "rgb": list(c.rgb)} for c in self.classes],
+            "core_px": self.core_px,
+            "margin_px": self.margin_px,
+            "decode": self.decode,
+            "precision": self.precision,
+            "weights_sha256": self.weights_sha256,
+            "licence": self.licence,
+            "licence_note": self.licence_note,
+            "nuclear_area_um2": list(self.nuclear_area_um2),
+            "about": self.about,
+        }
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any], source: str) -> ModelCard:
+        """Build a card from `to_json`'s values.
+
+        Raises
+        ------
+        ModelNotUsable
+            If it is not a card, is of a newer format, or lacks a field; names `source`.
+        """
+        if fields.get("format") != "wsiseg-model":
+            raise ModelNotUsable(f"{source} is no model card: its format is not 'wsiseg-model'")
+        version = fields.get("format_version")
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise ModelNotUsable(
+                f"{source} is a model card of format {version}; this wsiseg reads up to "
+                f"{FORMAT_VERSION}: update wsiseg"
+            )
+        wanted = {name: value for name, value in fields.items() if not name.startswith("format")}
+        try:
+            wanted["classes"] = tuple(
+                NucleusClass(c["name"], tuple(c["rgb"])) for c in wanted["classes"]
+            )
+            wanted["nuclear_area_um2"] = tuple(wanted["nuclear_area_um2"])
+            return cls(**wanted)
+        except (KeyError, TypeError) as error:
+            raise ModelNotUsable(f"{source}: the model card is incomplete: {error}") from error

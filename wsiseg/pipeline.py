@@ -1,0 +1,409 @@
+"""One slide from start to finish: the only place where the stages are wired together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsiseg.assemble import (
+    CellCounts,
+    Stopwatch,
+    assemble_cells,
+    class_colours,
+    paint_all,
+    stitch_counts_json,
+)
+from wsiseg.errors import OutputExists, OutputNotWritable
+from wsiseg.plan import RunPlan
+from wsiseg.plugins import load_plugin
+from wsiseg.predict import TileJob, TileProcessor, TileReport, peak_memory_mb
+from wsiseg.records import Maps, Tile
+from wsiseg.results import Result, open_result
+from wsiseg.rundir import (
+    RESULT_VERSION,
+    RUN_FORMAT_VERSION,
+    RunDir,
+    check_same_run,
+    read_run_json,
+    read_tile_report,
+    write_json,
+)
+from wsiseg.side_files import (
+    RESEARCH_USE,
+    write_overlay,
+    write_readme,
+    write_summary,
+    write_thumbnail,
+    write_tiles,
+    write_tissue,
+)
+
+log = logging.getLogger("wsiseg")
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, steps done, steps in all."""
+
+
+class TileRunner(Protocol):
+    """Runs tiles somewhere and yields their reports as they finish."""
+
+    def __call__(self, job: TileJob, tiles: Sequence[Tile]) -> Iterator[TileReport]:
+        """Run the tiles; their files are written when their reports come."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunHere:
+    """Run tiles in this process: readers, predictors and decoders overlap."""
+
+    predictors: int = 1
+    """Calls of the network at the same time."""
+
+    def __call__(self, job: TileJob, tiles: Sequence[Tile]) -> Iterator[TileReport]:
+        """Yield reports in the order of the tiles."""
+        processor = TileProcessor(job)
+        readers = ThreadPoolExecutor(self.predictors, "wsiseg-read")
+        predictors = ThreadPoolExecutor(self.predictors, "wsiseg-predict")
+        decoders = ThreadPoolExecutor(self.predictors, "wsiseg-decode")
+        waiting: deque[Future[TileReport]] = deque()
+        most = (self.predictors + 1) * job.numerics.batch_size
+        try:
+            for batch in batches_of(tiles, job.numerics.batch_size):
+                reads = [readers.submit(processor.read, tile) for tile in batch]
+                maps = predictors.submit(_predict_when_read, processor, reads)
+                for index, tile in enumerate(batch):
+                    waiting.append(
+                        decoders.submit(_finish_when_predicted, processor, tile, index, reads, maps)
+                    )
+                while len(waiting) > most:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for pool in (decoders, predictors, readers):
+                pool.shutdown(cancel_futures=True)
+
+
+def batches_of(tiles: Sequence[Tile], size: int) -> Iterator[Sequence[Tile]]:
+    """Yield the tiles in groups of up to `size`."""
+    for start in range(0, len(tiles), size):
+        yield tiles[start : start + size]
+
+
+Read = Future[tuple[NDArray[np.uint8], float]]
+
+
+def _predict_when_read(processor: TileProcessor, reads: list[Read]) -> tuple[list[Maps], float]:
+    return processor.predict([read.result()[0] for read in reads])
+
+
+def _finish_when_predicted(
+    processor: TileProcessor,
+    tile: Tile,
+    index: int,
+    reads: list[Read],
+    maps: Future[tuple[list[Maps], float]],
+) -> TileReport:
+    all_maps, seconds = maps.result()
+    return processor.finish(
+        tile, all_maps[index], {"read": reads[index].result()[1], "predict": seconds}
+    )
+
+
+def run_directory(out: Path, slide_name: str) -> RunDir:
+    """Return where a slide's results go."""
+    return RunDir(out / f"{slide_name}.wsiseg")
+
+
+def segment_planned(
+    plan: RunPlan,
+    folder: RunDir,
+    run_tiles: TileRunner,
+    formats: Sequence[str] = ("geojson",),
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Carry out a plan; continues where an earlier call stopped.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        What to do.
+    folder : RunDir
+        Where to.
+    run_tiles : TileRunner
+        Where tiles run; never what is in them.
+    formats : sequence of str
+        Exports made at the end, into the run directory.
+    overwrite : bool
+        Delete an existing run first.
+    progress : callable, optional
+        Told about every step.
+
+    Raises
+    ------
+    OutputExists
+        If the directory holds another run, or something else.
+    OutputNotWritable
+        If it cannot be written.
+    """
+    watch = Stopwatch()
+    tell = progress or _say_nothing
+    for name in formats:
+        load_plugin("wsiseg.exporters", name)
+    if _is_finished(folder, plan, overwrite):
+        return open_result(folder.path)
+    _open_folder(folder)
+    started = _now()
+    write_json(folder.run_json, _run_json(plan, started) | {"status": "running"})
+    handler = _log_to(folder.path / "log.txt")
+    try:
+        return _run(plan, folder, run_tiles, formats, tell, watch, started)
+    except BaseException as error:
+        log.error("stopped: %s: %s", type(error).__name__, error)
+        failed = {
+            "status": "failed",
+            "error": {"type": type(error).__name__, "message": str(error)},
+        }
+        write_json(folder.run_json, _run_json(plan, started) | failed)
+        raise
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def _run(
+    plan: RunPlan,
+    folder: RunDir,
+    run_tiles: TileRunner,
+    formats: Sequence[str],
+    tell: Progress,
+    watch: Stopwatch,
+    started: str,
+) -> Result:
+    """Do all stages in order."""
+    for warning in plan.warnings:
+        log.warning("%s", warning["message"])
+    log.info("%d of %d tiles to run", len(plan.tiles), plan.grid.n_rows * plan.grid.n_cols)
+    with watch.stage("tiles"):
+        reports = _run_missing_tiles(plan, folder, run_tiles, tell)
+    tell("cells", 0, 1)
+    bands, counts = assemble_cells(plan, folder, watch)
+    tell("cells", 1, 1)
+    log.info("%d cells", counts.n_cells)
+    with watch.stage("masks"):
+        paint_all(plan, folder, bands, threads=os.cpu_count() or 1)
+    run = _run_json(plan, started) | _cell_fields(counts)
+    result = Result(folder.path, run)
+    for number, name in enumerate(formats):
+        tell("exports", number, len(formats))
+        with watch.stage("exports"):
+            _export(result, name)
+    tell("exports", len(formats), len(formats))
+    with watch.stage("pictures"):
+        write_tissue(folder.path / "tissue.geojson", plan.area, result.bounds_origin_px)
+        write_tiles(folder.path / "tiles.parquet", plan, reports)
+        write_thumbnail(folder.path / "thumbnail.png", plan)
+        write_overlay(folder.path / "overlay.png", plan, result)
+    run["warnings"] = run["warnings"] + _late_warnings(plan, result, counts)
+    run |= {"status": "done", "finished_utc": _now(), "peak_memory_mb": _peak_memory(reports)}
+    run["seconds"] = _seconds(watch, reports)
+    write_summary(folder.path / "summary.json", Result(folder.path, run))
+    write_readme(folder.path / "README.txt", run)
+    write_json(folder.run_json, run)
+    shutil.rmtree(folder.work)
+    log.info("done")
+    return open_result(folder.path)
+
+
+def _run_missing_tiles(
+    plan: RunPlan, folder: RunDir, run_tiles: TileRunner, tell: Progress
+) -> list[TileReport]:
+    """Run the tiles that have no valid file yet; return the reports of all."""
+    reports: list[TileReport] = []
+    missing = []
+    for tile, _ in plan.tiles:
+        report = read_tile_report(folder.tile_file(tile), plan.run_key)
+        if report is None:
+            missing.append(tile)
+        else:
+            reports.append(report)
+    if reports:
+        log.info("%d tiles were done before", len(reports))
+    job = TileJob(
+        plan.slide,
+        plan.model,
+        plan.numerics,
+        plan.frame,
+        plan.decode,
+        plan.options.stitch.spare_px,
+        plan.run_key,
+        folder.path,
+    )
+    tell("tiles", len(reports), len(plan.tiles))
+    if missing:
+        for report in run_tiles(job, missing):
+            reports.append(report)
+            tell("tiles", len(reports), len(plan.tiles))
+    return reports
+
+
+def _is_finished(folder: RunDir, plan: RunPlan, overwrite: bool) -> bool:
+    """Clear the way; return whether the same run is already done."""
+    found = read_run_json(folder.run_json)
+    if folder.path.exists() and overwrite:
+        shutil.rmtree(folder.path)
+        return False
+    if found is None:
+        if folder.path.exists() and any(folder.path.iterdir()):
+            raise OutputExists(
+                f"{folder.path.name} is in the way and has no readable run.json; move it, or "
+                "use --overwrite to delete it"
+            )
+        return False
+    check_same_run(found.get("identity", {}), plan.identity, folder.path.name)
+    return found.get("status") == "done"
+
+
+def _open_folder(folder: RunDir) -> None:
+    try:
+        folder.work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputNotWritable(
+            f"cannot create {folder.path.name} in the output folder ({error.strerror}); choose "
+            "a folder you may write to"
+        ) from error
+
+
+def _export(result: Result, name: str) -> None:
+    suffixes = {"geojson": "cells.geojson.gz"}
+    if name in suffixes:
+        load_plugin("wsiseg.exporters", name)(result, result.path / suffixes[name])
+
+
+def _run_json(plan: RunPlan, started: str) -> dict[str, Any]:
+    """Return what is known of a run before its tiles."""
+    info, frame = plan.slide.info, plan.frame
+    slide = asdict(info) | {
+        "levels": [asdict(level) for level in info.levels],
+        "bounds": list(asdict(info.bounds).values()),
+        "mpp": plan.scale.mpp,
+        "mpp_source": plan.scale.source,
+    }
+    no_area = None if plan.analysed_mm2 > 0 else "no tissue was found"
+    return {
+        "format": "wsiseg-run",
+        "format_version": RUN_FORMAT_VERSION,
+        "result_version": RESULT_VERSION,
+        "wsiseg_version": version("wsiseg"),
+        "use": RESEARCH_USE,
+        "status": "running",
+        "error": None,
+        "started_utc": started,
+        "finished_utc": None,
+        "slide": slide,
+        "frame": asdict(frame) | {"mpp": plan.model_mpp},
+        "model": {
+            "name": plan.model.card.name,
+            "sha256": plan.model.card.sha256,
+            "card": plan.model.card.to_json(),
+        },
+        "identity": plan.identity,
+        "options": {
+            "scale": asdict(plan.options.scale),
+            "tissue": plan.identity["tissue"],
+            "stitch": asdict(plan.options.stitch),
+            "decode": plan.decode.to_json(),
+            "grid_offset_px": plan.options.grid_offset_px,
+        },
+        "numerics": plan.numerics.to_json() | {"platform": platform.machine()},
+        "run_key": plan.run_key,
+        "classes": [
+            {"name": name, "index": index + 1, "rgb": list(rgb)}
+            for index, (name, rgb) in enumerate(class_colours(plan).items())
+        ],
+        "analysed_mm2": plan.analysed_mm2,
+        "no_density_reason": no_area,
+        "tiles": {
+            "planned": plan.grid.n_rows * plan.grid.n_cols,
+            "run": len(plan.tiles),
+            "unreadable": [],
+        },
+        "warnings": list(plan.warnings),
+    }
+
+
+def _cell_fields(counts: CellCounts) -> dict[str, Any]:
+    return {
+        "n_cells": counts.n_cells,
+        "counts": counts.by_class,
+        "stitch": stitch_counts_json(counts),
+    }
+
+
+def _late_warnings(plan: RunPlan, result: Result, counts: CellCounts) -> list[dict[str, str]]:
+    """Return what only the cells can tell."""
+    warnings = []
+    low, high = plan.model.card.nuclear_area_um2
+    median = result.summary()["total"]["median_area_um2"]
+    if median is not None and not low <= median <= high:
+        warnings.append(
+            {
+                "code": "nuclear-size",
+                "message": f"the median nuclear area is {median:.1f} µm², outside the {low:g} to "
+                f"{high:g} µm² this model was made for; the slide's µm per pixel may be wrong",
+            }
+        )
+    if counts.n_cut:
+        message = f"{counts.n_cut} nuclei are larger than a tile's margin and may lack a part"
+        warnings.append({"code": "cut", "message": message})
+    return warnings
+
+
+def _seconds(watch: Stopwatch, reports: Sequence[TileReport]) -> dict[str, float]:
+    """Return wall-clock seconds by stage, and the summed busy seconds inside tiles."""
+    busy = {
+        f"tiles_{stage}_busy": sum(report["seconds"][stage] for report in reports)
+        for stage in ("read", "predict", "decode")
+    }
+    return {name: round(spent, 3) for name, spent in (watch.seconds | busy).items()}
+
+
+def _peak_memory(reports: Sequence[TileReport]) -> float:
+    """Return the sum over processes of the largest resident size each had, in MB."""
+    peaks = {os.getpid(): peak_memory_mb()}
+    for report in reports:
+        # Reports of an earlier call come from files and do not name a process.
+        if "process" in report:
+            process = report["process"]
+            peaks[process] = max(peaks.get(process, 0.0), report["peak_memory_mb"])
+    return round(sum(peaks.values()), 1)
+
+
+def _log_to(path: Path) -> logging.Handler:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    return handler
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _say_nothing(stage: str, done: int, total: int) -> None:
+    """Ignore progress."""

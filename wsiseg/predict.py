@@ -1,0 +1,124 @@
+"""One tile, from pixels to its file."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsiseg.decode import DecodeOptions, decode_instances
+from wsiseg.geometry import Frame
+from wsiseg.models import MapsModel, Numerics, Predictor
+from wsiseg.records import Maps, Tile
+from wsiseg.rundir import RunDir, write_tile_file
+from wsiseg.slides import Slide, read_frame
+from wsiseg.stitch import select_instances
+
+TileReport = dict[str, Any]
+"""One tile's row in `tiles.parquet`, without what the plan knows; plain JSON values."""
+
+
+@dataclass(frozen=True, slots=True)
+class TileJob:
+    """All that decides a tile's result, and where to put it.  It pickles."""
+
+    slide: Slide
+    """Reopens itself in another process."""
+    model: MapsModel
+    """Loaded once in each process."""
+    numerics: Numerics
+    """Equal in every process."""
+    frame: Frame
+    """The model frame."""
+    decode: DecodeOptions
+    """Fixed constants."""
+    spare_px: int
+    """How far outside its core a tile also hands over nuclei."""
+    run_key: str
+    """Identity of the run; stands in every tile file."""
+    folder: Path
+    """The run directory."""
+
+
+class TileProcessor:
+    """A job loaded in this process: reads, predicts and finishes tiles.
+
+    Its steps may be called from several threads.
+    """
+
+    def __init__(self, job: TileJob) -> None:
+        self._job = job
+        self._predictor: Predictor | None = None
+        self._loading = threading.Lock()
+
+    def read(self, tile: Tile) -> tuple[NDArray[np.uint8], float]:
+        """Return the pixels of a tile's outer box, (h, w, 3), and the seconds it took."""
+        start = time.perf_counter()
+        rgb = read_frame(self._job.slide, self._job.frame, tile.outer)
+        return rgb, time.perf_counter() - start
+
+    def predict(self, blocks: Sequence[NDArray[np.uint8]]) -> tuple[list[Maps], float]:
+        """Return the maps of up to a batch of blocks, and the seconds each took.
+
+        A short batch is filled up with white: a network may choose its arithmetic by batch
+        size, and a tile's result must not depend on how many tiles were left.
+        """
+        predictor = self._load()
+        start = time.perf_counter()
+        missing = self._job.numerics.batch_size - len(blocks)
+        white = [np.full_like(blocks[0], 255)] * missing
+        maps = predictor(np.stack([*blocks, *white]))
+        return list(maps[: len(blocks)]), (time.perf_counter() - start) / len(blocks)
+
+    def finish(self, tile: Tile, maps: Maps, seconds: dict[str, float]) -> TileReport:
+        """Decode a tile's maps, write its file, and report."""
+        job = self._job
+        start = time.perf_counter()
+        instances = decode_instances(maps, job.decode)
+        found = select_instances(instances, tile, job.spare_px)
+        own = ~found.spare
+        confidence = found.instances.nucleus_prob[own]
+        report: TileReport = {
+            "row": tile.row,
+            "col": tile.col,
+            "n_own": int(own.sum()),
+            "n_cut": int(found.instances.cut[own].sum()),
+            "mean_confidence": float(confidence.mean()) if len(confidence) else None,
+            "seconds": seconds | {"decode": time.perf_counter() - start},
+        }
+        path = RunDir(job.folder).tile_file(tile)
+        write_tile_file(path, job.run_key, found, report)
+        return report | {"process": os.getpid(), "peak_memory_mb": peak_memory_mb()}
+
+    def run(self, tiles: Sequence[Tile]) -> list[TileReport]:
+        """Do all steps for up to a batch of tiles, one after the other."""
+        reads = [self.read(tile) for tile in tiles]
+        maps, seconds = self.predict([rgb for rgb, _ in reads])
+        return [
+            self.finish(tile, tile_maps, {"read": read_seconds, "predict": seconds})
+            for tile, tile_maps, (_, read_seconds) in zip(tiles, maps, reads, strict=True)
+        ]
+
+    def _load(self) -> Predictor:
+        with self._loading:
+            if self._predictor is None:
+                self._predictor = self._job.model.predictor(self._job.numerics)
+        return self._predictor
+
+
+def peak_memory_mb() -> float:
+    """Return the largest resident size this process has had, in MB."""
+    if sys.platform == "win32":
+        return float("nan")
+    import resource  # not on Windows
+
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest / (1e6 if sys.platform == "darwin" else 1e3)

@@ -1,0 +1,216 @@
+"""The run directory: tile files, `run.json`, and what is already done.
+
+Every file appears by rename.  A tile file carries its format, the key of the run it belongs
+to, and a checksum; one that does not match is as good as absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from wsiseg.errors import OutputExists, OutputNotWritable
+from wsiseg.geometry import Box
+from wsiseg.records import Instances, Tile
+from wsiseg.stitch import TileInstances
+
+RUN_FORMAT_VERSION = 1
+"""Format of `run.json` and of the run directory."""
+RESULT_VERSION = 1
+"""Raised whenever the same slide and model would give other cells."""
+TILE_FORMAT_VERSION = 1
+"""Format of tile files."""
+
+_ARRAYS = (
+    "first_run",
+    "area_px",
+    "row_sum",
+    "col_sum",
+    "class_index",
+    "class_prob",
+    "nucleus_prob",
+    "cut",
+)
+
+
+def canonical_hash(values: Mapping[str, Any]) -> str:
+    """Return the sha256 of a mapping's canonical JSON."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is either whole or not there.
+
+    Raises
+    ------
+    OutputNotWritable
+        If the disk is full or the folder read-only; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputNotWritable(
+            f"cannot write {path.name} ({error.strerror}); free some space or choose another "
+            "output folder, then call the same command again"
+        ) from error
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON file atomically."""
+    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, (text + "\n").encode())
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """Paths of one slide's results."""
+
+    path: Path
+    """`OUT/<name>.wsiseg`."""
+
+    @property
+    def run_json(self) -> Path:
+        """The record of the run."""
+        return self.path / "run.json"
+
+    @property
+    def work(self) -> Path:
+        """Tile files and spools; removed when the run is done."""
+        return self.path / "work"
+
+    def tile_file(self, tile: Tile) -> Path:
+        """Return the path of a tile's file."""
+        return self.work / f"tile_{tile.row:05d}_{tile.col:05d}.safetensors"
+
+
+def read_run_json(path: Path) -> dict[str, Any] | None:
+    """Return what a `run.json` says, None if there is none or it is damaged."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], name: str) -> None:
+    """Raise OutputExists unless an existing run has the same identity.
+
+    Parameters
+    ----------
+    found, wanted : mapping
+        The `identity` of the run on disk and of the one asked for.
+    name : str
+        Name of the run directory.
+    """
+    if found == wanted:
+        return
+    differing = ", ".join(
+        f"{key}: {_short(found.get(key))} there, {_short(wanted.get(key))} now"
+        for key in sorted({*found, *wanted})
+        if found.get(key) != wanted.get(key)
+    )
+    raise OutputExists(
+        f"{name} holds another run ({differing}); choose another output folder, or "
+        "use --overwrite to delete it"
+    )
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def write_tile_file(
+    path: Path, run_key: str, found: TileInstances, report: Mapping[str, Any]
+) -> None:
+    """Write what one tile hands over.
+
+    Parameters
+    ----------
+    path : Path
+        Target; its folder exists.
+    run_key : str
+        Identity of the run.
+    found : TileInstances
+        In slide-wide model pixels.
+    report : mapping
+        The tile's row in `tiles.parquet`, plain JSON values.
+    """
+    instances, tile = found.instances, found.tile
+    # Relative to the outer box two bytes are enough, and files are half as large.
+    runs = instances.runs - _origin(tile)
+    tensors = {name: getattr(instances, name) for name in _ARRAYS}
+    tensors |= {"runs": runs.astype(np.int16), "spare": found.spare}
+    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    text = json.dumps(report, sort_keys=True)
+    metadata = {
+        "format_version": str(TILE_FORMAT_VERSION),
+        "run_key": run_key,
+        "report": text,
+        "checksum": _checksum(tensors, text),
+    }
+    write_atomically(path, save(tensors, metadata))
+
+
+def read_tile_report(path: Path, run_key: str) -> dict[str, Any] | None:
+    """Return a tile file's report, None unless the file is whole and of this run."""
+    read = _read_checked(path, run_key)
+    return None if read is None else dict(json.loads(read[1]["report"]))
+
+
+def read_tile_file(path: Path, run_key: str, tile: Tile) -> TileInstances | None:
+    """Return what a tile handed over, None unless the file is whole and of this run."""
+    read = _read_checked(path, run_key)
+    if read is None:
+        return None
+    tensors, _ = read
+    runs = tensors["runs"].astype(np.int32) + _origin(tile)
+    instances = Instances(runs=runs, **{name: tensors[name] for name in _ARRAYS})
+    return TileInstances(tile, instances, tensors["spare"])
+
+
+def _read_checked(
+    path: Path, run_key: str
+) -> tuple[dict[str, NDArray[Any]], dict[str, str]] | None:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = dict(file.metadata() or {})
+            if metadata.get("format_version") != str(TILE_FORMAT_VERSION):
+                return None
+            if metadata.get("run_key") != run_key:
+                return None
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (FileNotFoundError, SafetensorError):
+        return None
+    whole = metadata.get("checksum") == _checksum(tensors, metadata.get("report", ""))
+    return (tensors, metadata) if whole else None
+
+
+def _checksum(tensors: Mapping[str, NDArray[Any]], text: str) -> str:
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].tobytes())
+    return digest.hexdigest()
+
+
+def _origin(tile: Tile) -> NDArray[np.int32]:
+    box: Box = tile.outer
+    return np.array([box.y_px, box.x_px, box.x_px], np.int32)

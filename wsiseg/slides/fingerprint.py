@@ -1,0 +1,56 @@
+"""What a slide file is recognised by, wherever it lies."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+_BLOCK_BYTES = 2**20
+_N_BLOCKS = 16
+
+
+def fingerprint(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file's size and of blocks of its content.
+
+    Sixteen evenly spaced blocks of 1 MiB are read, among them the first and the last; a
+    file of at most 16 MiB is read whole.  For formats that keep their pixels beside the
+    file, names and sizes of those files count too.  The path does not.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"wsiseg slide 1\n{size}\n".encode())
+    with path.open("rb") as file:
+        for start in _block_starts(size):
+            file.seek(start)
+            digest.update(file.read(_BLOCK_BYTES))
+    for companion in _companions(path):
+        relative = companion.relative_to(path.parent)
+        inner = relative.parts[1:] if len(relative.parts) > 1 else relative.parts
+        digest.update(f"\n{'/'.join(inner)}\n{companion.stat().st_size}".encode())
+    return digest.hexdigest()
+
+
+def _block_starts(size: int) -> list[int]:
+    if size <= _N_BLOCKS * _BLOCK_BYTES:
+        return list(range(0, size, _BLOCK_BYTES))
+    last = size - _BLOCK_BYTES
+    return [last * i // (_N_BLOCKS - 1) for i in range(_N_BLOCKS)]
+
+
+def _companions(path: Path) -> list[Path]:
+    """Return the files that belong to a slide of several files, sorted by name."""
+    suffix = path.suffix.lower()
+    if suffix == ".mrxs":
+        # MIRAX: the pixels are in a folder of the slide's name (without the suffix).
+        return sorted(file for file in path.with_suffix("").rglob("*") if file.is_file())
+    if suffix in {".vms", ".vmu"}:
+        # Hamamatsu: an INI file whose values are names of files beside it.
+        lines = path.read_text("utf-8", "replace").splitlines()
+        values = {line.partition("=")[2].strip() for line in lines} - {""}
+        named = (path.parent / value for value in values if Path(value).name == value)
+        return sorted(file for file in named if file.is_file() and file != path)
+    return []

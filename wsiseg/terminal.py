@@ -1,0 +1,147 @@
+"""What the command line prints: tables, progress, one line about the licence."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from wsiseg.models import ModelCard
+    from wsiseg.results import Result
+    from wsiseg.slides import SlideInfo
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows as aligned plain text; numbers to the right."""
+    if not rows:
+        typer.echo("(nothing)")
+        return
+    names = list(rows[0])
+    texts = [[_text(row.get(name)) for name in names] for row in rows]
+    widths = [max(map(len, column)) for column in zip(names, *texts, strict=True)]
+    right = [all(_is_number(row.get(name)) for row in rows) for name in names]
+    for cells in (names, *texts):
+        padded = (
+            text.rjust(width) if to_right else text.ljust(width)
+            for text, width, to_right in zip(cells, widths, right, strict=True)
+        )
+        typer.echo("  ".join(padded).rstrip())
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def summary_rows(result: Result) -> list[dict[str, Any]]:
+    """Return a run's counts as rows of a table."""
+    summary = result.summary()
+    return [
+        {
+            "slide": result.name,
+            "class": name,
+            "n": numbers["n"],
+            "per mm²": numbers["per_mm2"],
+            "median µm²": numbers["median_area_um2"],
+        }
+        for name, numbers in [*summary["classes"].items(), ("(all)", summary["total"])]
+    ]
+
+
+def slide_facts(info: SlideInfo) -> list[dict[str, Any]]:
+    """Return what is known of a slide as rows of a table."""
+    mpp = "not in the file" if info.mpp_x is None else f"{info.mpp_x:g} × {info.mpp_y:g}"
+    levels = ", ".join(
+        f"{level.width_px}×{level.height_px} (÷{level.downsample:g})" for level in info.levels
+    )
+    power = "not in the file" if info.objective_power is None else f"{info.objective_power:g}x"
+    bounds = info.bounds
+    facts = {
+        "slide": info.name,
+        "reader": info.reader,
+        "vendor": info.vendor or "not in the file",
+        "size px": f"{info.width_px} × {info.height_px}",
+        "levels": levels,
+        "µm per pixel": mpp,
+        "objective": power,
+        "bounds px": f"{bounds.width_px} × {bounds.height_px} at ({bounds.x_px}, {bounds.y_px})",
+        "fingerprint": info.fingerprint[:16],
+    }
+    return [{"what": name, "value": value} for name, value in facts.items()]
+
+
+def explain_model(card: ModelCard) -> None:
+    """Say once per run which model it is and what its licence means."""
+    typer.secho(f"model {card.name} ({card.licence}): {card.licence_note}", dim=True, err=True)
+
+
+@contextmanager
+def show_progress(quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+    """Show a bar per stage on a terminal, plain lines elsewhere, nothing if quiet."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        with _bars() as tell:
+            yield tell
+    else:
+        yield _Lines()
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
+    from rich.console import Console  # slow to import, not needed for --help
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description:8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def tell(stage: str, done: int, total: int) -> None:
+            if stage not in tasks or (done == 0 and bars.tasks[tasks[stage]].finished):
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield tell
+
+
+class _Lines:
+    """Progress for logs: a line every few seconds, with the time to go."""
+
+    def __init__(self) -> None:
+        self._began: dict[str, tuple[float, int]] = {}
+        self._last = 0.0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if stage not in self._began or done == 0:
+            self._began[stage] = (now, done)
+        if done < total and now - self._last < _SECONDS_BETWEEN_LINES:
+            return
+        self._last = now
+        began, first = self._began[stage]
+        new = done - first
+        left = f", about {(now - began) / new * (total - done):.0f} s left" if new else ""
+        typer.echo(f"{stage}: {done} of {total}{left if done < total else ''}", err=True)
