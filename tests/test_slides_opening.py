@@ -365,12 +365,14 @@ def test_images_too_large_for_memory_are_refused_unread(
         assert slide.info.width_px == 200
 
 
-def test_ventana_without_openslide_is_refused(tmp_path: Path) -> None:
-    """Tiffslide does not know that its tiles overlap."""
+@pytest.mark.parametrize("reader", ["tiffslide", "image"])
+def test_ventana_without_openslide_is_refused(tmp_path: Path, reader: str) -> None:
+    """Its tiles overlap; only OpenSlide knows."""
     packet = b"<iScan/>"
     path = tmp_path / "a.bif"
-    tifffile.imwrite(path, noise(), extratags=[(700, 7, len(packet), packet, True)], **TILED)
-    assert "only OpenSlide lays the tiles of Ventana BIF right" in refusal(path, "tiffslide")
+    options = {"software": "ScanOutputManager", "extratags": [(700, 7, 8, packet, True)]}
+    tifffile.imwrite(path, noise(), **options, **TILED)
+    assert "the overlapping tiles of Ventana BIF" in refusal(path, reader)
 
 
 def test_every_byte_cut_off_a_pyramid_is_noticed(tmp_path: Path) -> None:

@@ -199,15 +199,25 @@ def _walk(
 
 
 @numba.njit(cache=True, nogil=True)
+def _columns(runs: NDArray[np.int32]) -> tuple[int, int]:
+    """Return a group's first column and the one after its last."""
+    first, end = int(runs[0, 1]), int(runs[0, 2])
+    for run in range(1, len(runs)):
+        first = min(first, int(runs[run, 1]))
+        end = max(end, int(runs[run, 2]))
+    return first, end
+
+
+@numba.njit(cache=True, nogil=True)
 def _largest_bitmap(first_run: NDArray[np.int64], runs: NDArray[np.int32]) -> tuple[int, int]:
     """Return pixels of the largest bounding box with a border of 1, and most runs of a group."""
     most_px = 0
     most_runs = 0
     for i in range(len(first_run) - 1):
         mine = runs[first_run[i] : first_run[i + 1]]
-        width = int(mine[:, 2].max()) - int(mine[:, 1].min()) + 2
+        first, end = _columns(mine)
         height = int(mine[-1, 0]) - int(mine[0, 0]) + 3
-        most_px = max(most_px, width * height)
+        most_px = max(most_px, (end - first + 2) * height)
         most_runs = max(most_runs, len(mine))
     return most_px, most_runs
 
@@ -218,8 +228,9 @@ def _paint(
 ) -> None:
     """Set a group's pixels; pixel (i, j) is at i · stride + j - origin."""
     for run in range(len(runs)):
-        base = runs[run, 0] * stride - origin
-        bitmap[base + runs[run, 1] : base + runs[run, 2]] = value
+        base = int(runs[run, 0]) * stride - origin
+        for col in range(runs[run, 1], runs[run, 2]):
+            bitmap[base + col] = value
 
 
 @numba.njit(cache=True, nogil=True)
@@ -276,11 +287,11 @@ def _trace(
         # and 1 that closes a ring.
         if n_vertices + 11 * len(mine) > len(vertices):
             larger = np.empty((2 * len(vertices), 2), np.int32)
-            larger[:n_vertices] = vertices[:n_vertices]
+            larger[: len(vertices)] = vertices
             vertices = larger
-        row0, col0 = int(mine[0, 0]) - 1, int(mine[:, 1].min()) - 1
-        stride = int(mine[:, 2].max()) - col0 + 1
-        origin = row0 * stride + col0
+        first, end = _columns(mine)
+        stride = end - first + 2
+        origin = (int(mine[0, 0]) - 1) * stride + first - 1
         _paint(bitmap, stride, origin, mine, _INSIDE)
         ends = first_vertex[n_rings + 1 :]
         more = _trace_group(bitmap, stride, origin, mine, vertices, ends, n_vertices)

@@ -203,7 +203,7 @@ def stitch(tiles: Iterable[TileInstances], options: StitchOptions) -> Iterator[S
             done.setdefault(part.tile_row, []).append(part)
         waiting = taken(found, np.flatnonzero(waits))
         pairs = _renumbered(pairs[pair_waits], waits)
-        first_open = min(waiting.tile_row, default=_NO_LATER_ROW)
+        first_open = int(waiting.tile_row.min()) if len(waiting) else _NO_LATER_ROW
         while rows and rows[0] < first_open:
             band = _band(rows[0], done.pop(rows.pop(0), []), next_id)
             next_id += len(band.cells)

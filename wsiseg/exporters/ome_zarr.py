@@ -2,7 +2,8 @@
 
 Specification: https://ngff.openmicroscopy.org/0.5/
 
-The root is an RGB pyramid (axes c, y, x), so that any viewer opens it; `labels/nuclei` holds
+The root is an RGB pyramid (axes c, y, x) from the label level nearest to `RGB_MPP` on, of as
+many levels as the labels have, so that any viewer opens it; `labels/nuclei` holds
 the cell ids, `labels/classes` the class indices plus one (`UNKNOWN_VALUE` without a class).
 
 World coordinates are µm from the slide's top left corner, the same as x_um and y_um of the
@@ -39,8 +40,6 @@ SHARD_PX = 4096
 READ_PX = 256
 COARSEST_LABEL_PX = 1024
 """Label levels are added until one is no larger than this."""
-COARSEST_RGB_PX = 512
-"""RGB levels are added until one is no larger than this."""
 RGB_MPP = 4.0
 """µm per pixel wanted of the finest RGB level."""
 
@@ -96,7 +95,7 @@ def write_masks(
         raise ValueError(f"{len(class_names)} classes; at most {UNKNOWN_VALUE - 1} fit uint8")
     with finished_directory(destination) as folder, ThreadPoolExecutor(threads) as pool:
         labels = _pyramid(frame, COARSEST_LABEL_PX)
-        rgb = _pyramid(_rgb_frame(labels, model_mpp), COARSEST_RGB_PX)
+        rgb = _rgb_frames(labels, model_mpp)
         values = [*enumerate(class_names, start=1), (UNKNOWN_VALUE, _UNKNOWN_NAME)]
         pixel_um = [model_mpp * level.scale / frame.scale for level in labels]
         rgb_um = [model_mpp * level.scale / frame.scale for level in rgb]
@@ -141,10 +140,11 @@ def _pyramid(finest: Frame, coarsest_px: int) -> list[Frame]:
     return frames
 
 
-def _rgb_frame(labels: Sequence[Frame], model_mpp: float) -> Frame:
-    """Return the label level whose pixel size is nearest to `RGB_MPP`, by ratio."""
+def _rgb_frames(labels: Sequence[Frame], model_mpp: float) -> list[Frame]:
+    """Return as many frames as the labels have (OME-Zarr wants that), from near `RGB_MPP` on."""
     halvings = round(math.log2(RGB_MPP / model_mpp))
-    return labels[min(max(halvings, 0), len(labels) - 1)]
+    finest = labels[min(max(halvings, 0), len(labels) - 1)]
+    return [finest.coarser(2**k) for k in range(len(labels))]
 
 
 def _create(group: zarr.Group, name: str, frame: Frame, dtype: str, channels: int) -> Any:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from wsiseg.errors import ModelNotUsable, UsageError
 from wsiseg.models import ModelFile, Numerics
 from wsiseg.models._timm import create_features
+from wsiseg.models.folding import fold_batch_norms
 from wsiseg.records import Maps
 
 Decoder = Literal["shared", "separate"]
@@ -258,4 +259,5 @@ def build_predictor(model: ModelFile, numerics: Numerics) -> TorchPredictor:
             f"model {model.card.name}: weights and card disagree; missing {missing[:3]}, "
             f"unexpected {unexpected[:3]}"
         )
+    fold_batch_norms(network.eval(), torch.zeros(1, 3, 64, 64))
     return TorchPredictor(network, numerics)

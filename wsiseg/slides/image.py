@@ -20,6 +20,7 @@ from wsiseg.slides.tiff import (
     LIBRARY_ERRORS,
     TIFF_MAGIC,
     ome_mpp,
+    refuse_overlapping_tiles,
     refuse_unsuitable_tiff,
     without_alpha,
 )
@@ -128,6 +129,7 @@ def _read_tiff(path: Path) -> _Image:
     try:
         with tifffile.TiffFile(path) as tiff:
             page, series = tiff.pages.first, tiff.series
+            refuse_overlapping_tiles(path.name, tiff)
             _refuse_size(path.name, page.imagewidth, page.imagelength)
             _refuse_layout(path.name, [(one.axes, one.size) for one in series])
             pixels = series[0].asarray()

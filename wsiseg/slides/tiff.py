@@ -102,6 +102,20 @@ def refuse_unsuitable_tiff(path: Path) -> None:
         raise SlideNotReadable(f"{path.name}: {reason}")
 
 
+def refuse_overlapping_tiles(name: str, tiff: tifffile.TiffFile) -> None:
+    """Refuse a format whose tiles overlap, for libraries that would lay them side by side.
+
+    Raises
+    ------
+    SlideNotReadable
+        If it is Ventana BIF.
+    """
+    if tiff.pages.first.is_bif:
+        raise SlideNotReadable(
+            f"{name}: only OpenSlide lays the overlapping tiles of Ventana BIF right"
+        )
+
+
 def _wrong_pixels(path: Path) -> str | None:
     try:
         with tifffile.TiffFile(path) as tiff:

@@ -22,6 +22,7 @@ from wsiseg.slides.tiff import (
     is_tiff,
     ome_mpp,
     positive_number,
+    refuse_overlapping_tiles,
     refuse_unsuitable_tiff,
     without_alpha,
 )
@@ -70,9 +71,7 @@ def _library() -> ModuleType:
 
 def _refuse_layout(name: str, slide: Any) -> None:
     tiff = slide.ts_tifffile
-    if tiff.is_bif:
-        # Neighbouring tiles overlap in this format, and tiffslide does not know it.
-        raise SlideNotReadable(f"{name}: only OpenSlide lays the tiles of Ventana BIF right")
+    refuse_overlapping_tiles(name, tiff)
     if not tiff.pages.first.is_tiled and len(slide.level_dimensions) == 1:
         raise SlideNotReadable(f"{name}: is neither tiled nor a pyramid; read it as an image")
     axes = slide.properties.get("tiffslide.series-axes")

@@ -28,18 +28,18 @@ _NDPI = 65420
 class _Layout(NamedTuple):
     order: str
     word: str
-    count: str
+    n_word: str
     entry_bytes: int
 
 
 class _Entry(NamedTuple):
     kind: int
-    count: int
+    n_values: int
     place: int
 
     @property
     def end(self) -> int:
-        return self.place + self.count * _BYTES_OF_TYPE.get(self.kind, 0)
+        return self.place + self.n_values * _BYTES_OF_TYPE.get(self.kind, 0)
 
 
 class _CutShort(Exception):
@@ -87,9 +87,9 @@ def _follow(file: BinaryIO, size: int) -> None:
 def _directory(file: BinaryIO, start: int, layout: _Layout) -> tuple[dict[int, _Entry], int]:
     """Return the entries by tag, and where the next directory begins (0: none)."""
     what = "a directory"
-    order, word, count, entry_bytes = layout
-    head_bytes, word_bytes = struct.calcsize(order + count), struct.calcsize(order + word)
-    (n,) = struct.unpack(order + count, _bytes_at(file, start, head_bytes, what))
+    order, word, n_word, entry_bytes = layout
+    head_bytes, word_bytes = struct.calcsize(order + n_word), struct.calcsize(order + word)
+    (n,) = struct.unpack(order + n_word, _bytes_at(file, start, head_bytes, what))
     body = _bytes_at(file, start + head_bytes, n * entry_bytes + word_bytes, what)
     entries = {}
     for i in range(n):
