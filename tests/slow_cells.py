@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from slow_masks import instances_of
 
+from wsiseg.geometry import Frame
 from wsiseg.identity import cell_uuids
 from wsiseg.measure import Measurements, measure_instances
 from wsiseg.outlines import trace_outlines
@@ -73,3 +74,32 @@ def parts_of(cells: Cells, model_mpp: float) -> Parts:
         measure_instances(instances, model_mpp),
         cell_uuids(instances, "slide", "model"),
     )
+
+
+def painted(cells: Cells, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+    """Paint pixel by pixel."""
+    ids = np.zeros((frame.height_px, frame.width_px), np.uint32)
+    classes = np.zeros(ids.shape, np.uint8)
+    instances = cells.instances
+    for i in range(len(cells)):
+        index = int(instances.class_index[i])
+        value = 255 if index == UNKNOWN_CLASS else index + 1
+        for row, start, stop in instances.runs[instances.first_run[i] : instances.first_run[i + 1]]:
+            for col in range(start, stop):
+                if 0 <= row < frame.height_px and 0 <= col < frame.width_px:
+                    ids[row, col], classes[row, col] = cells.cell_id[i], value
+    return ids, classes
+
+
+def slow_half(rgb: np.ndarray) -> np.ndarray:
+    """Return the means of 2 × 2 pixels, white beyond the edge, pixel by pixel."""
+    height, width, _ = rgb.shape
+    out = np.empty((-(-height // 2), -(-width // 2), 3), np.uint8)
+    for row, col, channel in np.ndindex(*out.shape):
+        four = [
+            int(rgb[r, c, channel]) if r < height and c < width else 255
+            for r in (2 * row, 2 * row + 1)
+            for c in (2 * col, 2 * col + 1)
+        ]
+        out[row, col, channel] = (sum(four) + 2) // 4
+    return out

@@ -12,7 +12,7 @@ from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
 from ome_zarr_models.v05 import Image, ImageLabel
 from ome_zarr_models.v05.labels import Labels
-from slow_cells import CLASS_COLOURS, CLASS_NAMES, cells_of, chosen, with_ids
+from slow_cells import CLASS_COLOURS, CLASS_NAMES, cells_of, chosen, painted, slow_half, with_ids
 from slow_masks import blobs, instances_of, moved, real_labels
 
 from wsiseg.errors import OutputExists, OutputNotWritable, ResultNotReadable
@@ -20,7 +20,7 @@ from wsiseg.exporters import ome_zarr
 from wsiseg.exporters.ome_zarr import UNKNOWN_VALUE, export_ome_zarr, write_masks
 from wsiseg.geometry import Box, Frame
 from wsiseg.measure import measure_instances
-from wsiseg.records import UNKNOWN_CLASS, Cells
+from wsiseg.records import Cells
 
 MPP = 0.5
 
@@ -86,35 +86,6 @@ def write(path, slide: Slide, mpp: float = MPP, threads: int = 1):
     return zarr.open_group(path, mode="r")
 
 
-def slow_masks(cells: Cells, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-    """Paint pixel by pixel."""
-    ids = np.zeros((frame.height_px, frame.width_px), np.uint32)
-    classes = np.zeros(ids.shape, np.uint8)
-    instances = cells.instances
-    for i in range(len(cells)):
-        index = int(instances.class_index[i])
-        value = UNKNOWN_VALUE if index == UNKNOWN_CLASS else index + 1
-        for row, start, stop in instances.runs[instances.first_run[i] : instances.first_run[i + 1]]:
-            for col in range(start, stop):
-                if 0 <= row < frame.height_px and 0 <= col < frame.width_px:
-                    ids[row, col], classes[row, col] = cells.cell_id[i], value
-    return ids, classes
-
-
-def slow_half(rgb: np.ndarray) -> np.ndarray:
-    """Return the means of 2 × 2 pixels, white beyond the edge, pixel by pixel."""
-    height, width, _ = rgb.shape
-    out = np.empty((-(-height // 2), -(-width // 2), 3), np.uint8)
-    for row, col, channel in np.ndindex(*out.shape):
-        four = [
-            int(rgb[r, c, channel]) if r < height and c < width else 255
-            for r in (2 * row, 2 * row + 1)
-            for c in (2 * col, 2 * col + 1)
-        ]
-        out[row, col, channel] = (sum(four) + 2) // 4
-    return out
-
-
 def levels_of(group: zarr.Group) -> list[zarr.Array]:
     return [group[entry["path"]] for entry in multiscale(group)["datasets"]]
 
@@ -129,7 +100,7 @@ def transform(group: zarr.Group, level: int) -> tuple[list[float], list[float]]:
 
 
 def check_labels(root: zarr.Group, cells: Cells, frame: Frame, coarsest_px: int) -> None:
-    for name, expected in zip(("nuclei", "classes"), slow_masks(cells, frame), strict=True):
+    for name, expected in zip(("nuclei", "classes"), painted(cells, frame), strict=True):
         levels = levels_of(root[f"labels/{name}"])
         for k, level in enumerate(levels):
             want = expected[:: 2**k, :: 2**k]

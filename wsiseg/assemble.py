@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,8 @@ from wsiseg.rundir import RunDir, read_tile_file, write_atomically
 from wsiseg.slides import read_frame
 from wsiseg.stitch import StitchCounts, TileInstances, stitch
 
-UNKNOWN_NAME = "Unknown"
-"""Class name of nuclei without a class."""
+ONLY_CLASS = "Nucleus"
+"""Class name of every nucleus if the model knows no classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ def assemble_cells(
     ResultNotReadable
         If a tile file is missing or damaged.
     """
-    names = class_names_with_unknown(plan)
+    names = class_names(plan)
     by_class = np.zeros(len(names), np.int64)
     counts = StitchCounts()
     bands: list[Band] = []
@@ -99,36 +98,39 @@ def assemble_cells(
     tiles = _read_tiles(folder, plan.run_key, [tile for tile, _ in plan.tiles])
     with CellsWriter(folder.path / "cells.parquet", plan.frame, plan.scale.mpp, names) as writer:
         for stitched in watch.timed("stitch", stitch(tiles, plan.options.stitch)):
-            cells: Cells = stitched.cells
+            cells = _with_some_class(stitched.cells)
             counts = counts + stitched.counts
             with watch.stage("measure"):
                 _write_cells(writer, cells, plan)
             with watch.stage("spool"):
                 bands += _spool(folder, len(bands), cells)
-            index = cells.instances.class_index
-            known = np.where(index == UNKNOWN_CLASS, len(names) - 1, index)
-            by_class += np.bincount(known, minlength=len(names))
+            by_class += np.bincount(cells.instances.class_index, minlength=len(names))
             n_cells += len(cells)
             n_cut += int(cells.instances.cut.sum())
     per_class = dict(zip(names, by_class.tolist(), strict=True))
     return bands, CellCounts(n_cells, per_class, n_cut, counts)
 
 
-def class_names_with_unknown(plan: RunPlan) -> tuple[str, ...]:
-    """Return the model's class names; a model without classes has one, `Unknown`."""
-    return plan.model.card.class_names or (UNKNOWN_NAME,)
+def _with_some_class(cells: Cells) -> Cells:
+    """Give the nuclei of a model without classes the one class all of them have."""
+    index = cells.instances.class_index
+    if not (index == UNKNOWN_CLASS).any():
+        return cells
+    return replace(cells, instances=replace(cells.instances, class_index=np.zeros_like(index)))
+
+
+def class_names(plan: RunPlan) -> tuple[str, ...]:
+    """Return the model's class names; a model without classes has one, `Nucleus`."""
+    return plan.model.card.class_names or (ONLY_CLASS,)
 
 
 def class_colours(plan: RunPlan) -> dict[str, tuple[int, int, int]]:
     """Return a colour for every class name of the run."""
-    return {c.name: c.rgb for c in plan.model.card.classes} or {UNKNOWN_NAME: (128, 128, 128)}
+    return {c.name: c.rgb for c in plan.model.card.classes} or {ONLY_CLASS: (255, 230, 0)}
 
 
 def paint_all(plan: RunPlan, folder: RunDir, bands: Sequence[Band], threads: int) -> None:
     """Write `masks.zarr` from the spooled cells."""
-    destination = folder.path / "masks.zarr"
-    # What an interrupted run of the same identity left; a finished run never comes here.
-    shutil.rmtree(destination, ignore_errors=True)
 
     def read_cells(y_start_px: int, y_end_px: int) -> Iterable[Cells]:
         return (
@@ -141,12 +143,12 @@ def paint_all(plan: RunPlan, folder: RunDir, bands: Sequence[Band], threads: int
         return read_frame(plan.slide, frame, box)
 
     write_masks(
-        destination,
+        folder.path / "masks.zarr",
         plan.frame,
         plan.model_mpp,
         read_cells,
         read_rgb,
-        class_names_with_unknown(plan),
+        class_names(plan),
         class_colours(plan),
         threads=threads,
     )

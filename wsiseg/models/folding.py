@@ -81,7 +81,7 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 
 def _make_neutral(norm: nn.BatchNorm2d) -> None:
     """Leave only what timm's batch norms do besides: the activation behind them."""
-    norm.forward = _Behind(norm)  # type: ignore[method-assign]
+    norm.forward = _Behind(norm)  # type: ignore[method-assign, assignment]
 
 
 class _Behind:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ class LocalNetwork:
     """255 minus red, from which on a spot is a nucleus."""
     record: Path | None = None
     """Folder in which an empty file is made for each block predicted, named by its hash."""
+    pause_s: float = 0.0
+    """Wait before each prediction, for tests that interrupt."""
 
     @property
     def card(self) -> ModelCard:
@@ -63,7 +66,7 @@ class LocalNetwork:
 
     def predictor(self, numerics: Numerics) -> LocalPredictor:
         """Return the predictor; `numerics` makes no difference to whole numbers."""
-        return LocalPredictor(self.darkness, self.record, numerics)
+        return LocalPredictor(self.darkness, self.record, self.pause_s, numerics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +75,12 @@ class LocalPredictor:
 
     darkness: int
     record: Path | None
+    pause_s: float
     numerics: Numerics
 
     def __call__(self, rgb: NDArray[np.uint8]) -> Sequence[Maps]:
         """Return the maps of (n, h, w, 3) blocks."""
+        time.sleep(self.pause_s)
         if self.record is not None:
             for block in rgb:
                 name = hashlib.sha256(block.tobytes()).hexdigest()

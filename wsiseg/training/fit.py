@@ -86,7 +86,7 @@ def fit(
     sources: Sequence[Sequence[LabelledImage]],
     options: TrainOptions,
     folder: Path,
-) -> nn.Module:
+) -> HoverNet:
     """Train a network on the CPU and return its averaged twin.
 
     Continues from `folder/checkpoint.pt` if there is one: crops are numbered, so a run
