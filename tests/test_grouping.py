@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 import wsiseg
+from wsiseg.models.numerics import Numerics
 from wsiseg.pipeline import RunHere, run_directory, segment_planned
 from wsiseg.plan import PlanOptions, plan_run
-from wsiseg.models.numerics import Numerics
 from wsiseg.predict import TileJob, TileReport
 from wsiseg.records import Tile
 from wsiseg.scale import ScaleOptions

@@ -128,12 +128,19 @@ def plan_run(slide: Slide, model: MapsModel, numerics: Numerics, options: PlanOp
     return RunPlan(slide, model, numerics, options, scale, grid, area, tiles, warnings)
 
 
+_MASK_PX = 16
+"""A mask has at least as many pixels each way, if the slide has."""
+
+
 def find_area(
     slide: Slide, frame: Frame, model_mpp: float, options: TissueOptions | None
 ) -> AreaMask:
     """Return the slide's tissue, or all of it if `options` is None."""
     target = TissueOptions().target_mpp if options is None else options.target_mpp
-    factor = max(1, round(target / model_mpp))
+    # At the far edges a mask pixel is mixed with the white outside; in a tiny image that
+    # would be most of them.
+    finest = min(frame.width_px, frame.height_px) // _MASK_PX
+    factor = max(1, min(round(target / model_mpp), finest))
     coarse = frame.coarser(factor)
     if options is None:
         inside = np.ones((coarse.height_px, coarse.width_px), np.bool_)

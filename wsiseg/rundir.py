@@ -6,9 +6,11 @@ to, and a checksum; one that does not match is as good as absent.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +59,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     OutputNotWritable
         If the disk is full or the folder read-only; nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Process ids repeat between the machines that share a folder.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -65,7 +68,9 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        # Where nothing could be made (no folder, read-only disk) nothing can be removed.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise OutputNotWritable(
             f"cannot write {path.name} ({error.strerror}); free some space or choose another "
             "output folder, then call the same command again"
@@ -206,8 +211,9 @@ def _read_checked(
 def _checksum(tensors: Mapping[str, NDArray[Any]], text: str) -> str:
     digest = hashlib.blake2b(text.encode(), digest_size=16)
     for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].tobytes())
+        array = tensors[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
     return digest.hexdigest()
 
 

@@ -60,17 +60,24 @@ def find_tissue(rgb: NDArray[np.uint8], mpp: float, options: TissueOptions) -> N
     -------
     ndarray, (h, w), bool
     """
-    smooth = cv2.GaussianBlur(rgb, (0, 0), 1.0)
+    smooth = cv2.GaussianBlur(_without_black(rgb, options.black), (0, 0), 1.0)
     brightest = smooth.max(axis=2).astype(np.int16)
     chroma = brightest - smooth.min(axis=2)
-    stained = ((chroma >= options.chroma) | (brightest < options.dark)) & (
-        brightest >= options.black
-    )
-    mask = stained.astype(np.uint8)
+    mask = ((chroma >= options.chroma) | (brightest < options.dark)).astype(np.uint8)
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _disc(options.close_um / 2 / mpp))
     mask = _drop_small(np.asarray(mask, np.uint8), options.min_mm2 * 1e6 / mpp**2)
     grown: NDArray[np.bool_] = cv2.dilate(mask, _disc(options.grow_um / mpp)) > 0
     return grown
+
+
+def _without_black(rgb: NDArray[np.uint8], black: int) -> NDArray[np.uint8]:
+    """Return the slide with white for black, and for the mixed pixels next to it.
+
+    Smoothing would turn a black border's edge into a dark line that looks like tissue.
+    """
+    is_black = (rgb.max(axis=2) < black).astype(np.uint8)
+    near_black = cv2.dilate(is_black, np.ones((3, 3), np.uint8)) > 0
+    return np.where(near_black[:, :, None], np.uint8(255), rgb)
 
 
 def _disc(radius_px: float) -> NDArray[np.uint8]:

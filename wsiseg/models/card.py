@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from wsiseg.errors import ModelNotUsable
 
 FORMAT_VERSION = 1
 """Newest card format this version reads."""
+MAX_OUTER_PX = 32767
+"""Largest side of a tile with its margins."""
 
 _BEHAVIOUR = (
     "architecture",
@@ -68,6 +71,10 @@ class ModelCard:
     """Data, training recipe, metrics, valid tissue, failure modes: for people."""
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.mpp) and self.mpp > 0):
+            raise ModelNotUsable(
+                f"model {self.name}: {self.mpp} µm per model pixel; a positive number is needed"
+            )
         if self.core_px <= 0 or self.core_px % 64 or self.margin_px < 0 or self.margin_px % 32:
             raise ModelNotUsable(
                 f"model {self.name}: core {self.core_px} px and margin {self.margin_px} px; "
@@ -77,6 +84,11 @@ class ModelCard:
             raise ModelNotUsable(
                 f"model {self.name}: margin {self.margin_px} px is more than half of core "
                 f"{self.core_px} px, so that tiles two apart would overlap"
+            )
+        if self.core_px + 2 * self.margin_px > MAX_OUTER_PX:
+            raise ModelNotUsable(
+                f"model {self.name}: core {self.core_px} px + 2 × margin {self.margin_px} px; "
+                f"at most {MAX_OUTER_PX} px together are needed, for tile files count in 16 bits"
             )
 
     @property
@@ -121,7 +133,7 @@ class ModelCard:
         ModelNotUsable
             If it is not a card, is of a newer format, or lacks a field; names `source`.
         """
-        if fields.get("format") != "wsiseg-model":
+        if not isinstance(fields, dict) or fields.get("format") != "wsiseg-model":
             raise ModelNotUsable(f"{source} is no model card: its format is not 'wsiseg-model'")
         version = fields.get("format_version")
         if not isinstance(version, int) or version > FORMAT_VERSION:

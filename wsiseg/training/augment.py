@@ -74,7 +74,7 @@ def _shape_crop(image: LabelledImage, rng: np.random.Generator, options: Augment
     height, width = image.instances.shape
     cx = rng.uniform(min(reach, width / 2), max(width - reach, width / 2))
     cy = rng.uniform(min(reach, height / 2), max(height - reach, height / 2))
-    warp = np.array(cv2.getRotationMatrix2D((cx, cy), angle, scale))
+    warp = np.asarray(cv2.getRotationMatrix2D((cx, cy), angle, scale), np.float64)
     warp[:, 2] += size / 2 - np.array([cx, cy])
     square = (size, size)
     rgb = cv2.warpAffine(
