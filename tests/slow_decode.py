@@ -8,17 +8,19 @@ from __future__ import annotations
 import heapq
 import math
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from PIL import Image
 from scipy import ndimage
 from skimage.morphology import remove_small_objects
 from skimage.segmentation import watershed
 
 from wsiseg.decode import DecodeOptions
-from wsiseg.records import Maps
+from wsiseg.records import Instances, Maps
 from wsiseg.training.targets import distance_targets
 
 EIGHT = np.ones((3, 3))
@@ -126,6 +128,40 @@ def slow_describe(labels, nucleus, classes) -> list[dict]:
             }
         )
     return sorted(found, key=lambda instance: instance["order"])
+
+
+def as_dicts(instances: Instances) -> list[dict]:
+    described = []
+    for i in range(len(instances)):
+        runs = instances.runs[instances.first_run[i] : instances.first_run[i + 1]].tolist()
+        pixels = [(row, col) for row, start, end in runs for col in range(start, end)]
+        assert pixels == sorted(set(pixels))
+        assert all(a[0] != b[0] or a[2] < b[1] for a, b in pairwise(runs))
+        described.append(
+            {
+                "pixels": pixels,
+                "area_px": int(instances.area_px[i]),
+                "row_sum": int(instances.row_sum[i]),
+                "col_sum": int(instances.col_sum[i]),
+                "class_index": int(instances.class_index[i]),
+                "class_prob": float(instances.class_prob[i]),
+                "nucleus_prob": float(instances.nucleus_prob[i]),
+                "cut": bool(instances.cut[i]),
+            }
+        )
+    return described
+
+
+def assert_same(instances: Instances, slow: list[dict]) -> None:
+    fast = as_dicts(instances)
+    assert len(fast) == len(slow)
+    for one, other in zip(fast, slow, strict=True):
+        for name, value in one.items():
+            if name.endswith("_prob"):
+                want = pytest.approx(other[name], abs=1e-6, nan_ok=True)
+                assert value == want, name
+            else:
+                assert value == other[name], name
 
 
 def published_decode(maps: Maps, options: DecodeOptions) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,6 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 from slow_decode import (
+    as_dicts,
+    assert_same,
     maps_from_labels,
     published_decode,
     random_maps,
@@ -28,7 +29,7 @@ from wsiseg._label_runs import find_runs, framed
 from wsiseg.decode import DecodeOptions, decode_instances, instances_from_labels, paint_instances
 from wsiseg.errors import UsageError
 from wsiseg.evaluation.metrics import panoptic_quality
-from wsiseg.records import UNKNOWN_CLASS, Instances, Maps
+from wsiseg.records import UNKNOWN_CLASS, Maps
 
 OPTIONS = DecodeOptions()
 SMALL = DecodeOptions(sobel_px=5, min_marker_px=2, min_area_px=3)
@@ -37,40 +38,6 @@ REAL = [
     ("consep_train", "train_3", 300),
     ("monuseg_train", "TCGA-18-5592-01Z-00-DX1", 500),
 ]
-
-
-def as_dicts(instances: Instances) -> list[dict]:
-    described = []
-    for i in range(len(instances)):
-        runs = instances.runs[instances.first_run[i] : instances.first_run[i + 1]].tolist()
-        pixels = [(row, col) for row, start, end in runs for col in range(start, end)]
-        assert pixels == sorted(set(pixels))
-        assert all(a[0] != b[0] or a[2] < b[1] for a, b in pairwise(runs))
-        described.append(
-            {
-                "pixels": pixels,
-                "area_px": int(instances.area_px[i]),
-                "row_sum": int(instances.row_sum[i]),
-                "col_sum": int(instances.col_sum[i]),
-                "class_index": int(instances.class_index[i]),
-                "class_prob": float(instances.class_prob[i]),
-                "nucleus_prob": float(instances.nucleus_prob[i]),
-                "cut": bool(instances.cut[i]),
-            }
-        )
-    return described
-
-
-def assert_same(instances: Instances, slow: list[dict]) -> None:
-    fast = as_dicts(instances)
-    assert len(fast) == len(slow)
-    for one, other in zip(fast, slow, strict=True):
-        for name, value in one.items():
-            if name.endswith("_prob"):
-                want = pytest.approx(other[name], abs=1e-6, nan_ok=True)
-                assert value == want, name
-            else:
-                assert value == other[name], name
 
 
 def shifted(maps: Maps, top: int, left: int, bottom: int, right: int) -> Maps:

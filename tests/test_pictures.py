@@ -1,4 +1,4 @@
-"""Pictures: where lines fall to the pixel, which places are shown, and what is written."""
+"""Pictures: where lines fall to the pixel, and what is written on them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from wsiseg.geometry import Frame
 from wsiseg.outlines import trace_mask
 from wsiseg.pictures import (
     Crop,
-    choose_crops,
     draw_crop,
     draw_overlay,
     draw_thumbnail,
@@ -177,105 +176,6 @@ def test_a_crop_says_what_is_wrong_with_it() -> None:
         white_crop(8, [SQUARE], [0, 1])
     with pytest.raises(ValueError, match=r"the crop is float64 of shape \(8, 8\)"):
         Crop(np.zeros((8, 8)), "random", [], [])
-
-
-# --- choice of crops
-
-TILES = [(x, y, 500.0, 500.0) for y in (0.0, 500.0, 1000.0) for x in (0.0, 500.0, 1000.0)]
-
-
-def a_slide(seed: int = 0, n: int = 800) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centroids all over the tiles, and three nests."""
-    rng = np.random.default_rng(seed)
-    spread = rng.uniform(0, 1500, (n, 2))
-    nests = [rng.normal(at, 30, (150, 2)) for at in ((300, 300), (1200, 250), (700, 1300))]
-    x, y = np.clip(np.vstack([spread, *nests]), 0, 1499).T
-    return np.ascontiguousarray(x), np.ascontiguousarray(y)
-
-
-def choose(seed: int = 0, crop_px: float = 150.0) -> list[Any]:
-    x, y = a_slide()
-    return choose_crops(x, y, [500.0, 1000.0], [500.0, 1000.0], TILES, seed, crop_px)
-
-
-def overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    a, b = (shapely.box(x, y, x + w, y + h) for x, y, w, h in (one, other))
-    return bool(a.intersection(b).area > 0)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_three_crops_of_each_kind_apart_and_inside(seed: int) -> None:
-    choices = choose(seed)
-    assert [choice.kind for choice in choices] == ["random"] * 3 + ["densest"] * 3 + ["seam"] * 3
-    for one, other in itertools.combinations(choices, 2):
-        assert not overlap(one.box, other.box)
-    for choice in choices:
-        x, y, width, height = choice.box
-        assert width == height == 150
-        assert min(x, y) >= 0
-        assert max(x, y) <= 1350
-
-
-def test_equal_seeds_give_equal_crops_and_others_do_not() -> None:
-    assert choose(3) == choose(3)
-    first, second = choose(3), choose(4)
-    boxes = [{c.box for c in chosen if c.kind != "densest"} for chosen in (first, second)]
-    assert not boxes[0] & boxes[1]
-
-
-def n_inside(box: tuple[float, ...], x: NDArray[np.float64], y: NDArray[np.float64]) -> int:
-    left, top, width, height = box
-    return int(np.sum((x >= left) & (x < left + width) & (y >= top) & (y < top + height)))
-
-
-def test_the_densest_crop_is_that_of_the_slow_twin() -> None:
-    x, y = a_slide()
-    steps = np.arange(-75, 1500, 75)
-    crops = [(min(max(a, 0), 1350), min(max(b, 0), 1350), 150, 150) for a in steps for b in steps]
-    best = max(n_inside(box, x, y) for box in crops)
-    # Without seams nothing is taken before the densest ones.
-    choices = choose_crops(x, y, [], [], TILES, 0, 150)
-    densest = [choice.box for choice in choices if choice.kind == "densest"]
-    assert n_inside(densest[0], x, y) == best
-    for nest in ((300, 300), (1200, 250), (700, 1300)):
-        assert any(n_inside(box, np.array(nest[:1]), np.array(nest[1:])) for box in densest)
-
-
-def test_seam_crops_are_centred_on_a_seam_beside_a_nucleus() -> None:
-    x, y = a_slide()
-    for choice in choose(1):
-        if choice.kind != "seam":
-            continue
-        left, top, side, _ = choice.box
-        centre = (left + side / 2, top + side / 2)
-        assert {500.0, 1000.0} & set(centre)
-        assert np.hypot(x - centre[0], y - centre[1]).min() <= side / 4
-
-
-def test_there_is_no_seam_beside_a_tile_that_did_not_run() -> None:
-    x, y = a_slide()
-    alone = [TILES[4]]
-    kinds = {c.kind for c in choose_crops(x, y, [500, 1000], [500, 1000], alone, 0, 100)}
-    assert "seam" not in kinds
-
-
-@pytest.mark.parametrize("scale", [0.501, 4.0])
-def test_choices_scale_with_the_frame(scale: float) -> None:
-    x, y = a_slide()
-    seams = [500.0 * scale, 1000.0 * scale]
-    tiles = [tuple(v * scale for v in tile) for tile in TILES]
-    scaled = choose_crops(x * scale, y * scale, seams, seams, tiles, 0, 150 * scale)
-    for one, other in zip(choose(0), scaled, strict=True):
-        assert np.allclose(np.array(one.box) * scale, other.box)
-
-
-def test_small_and_empty_slides() -> None:
-    none = np.empty(0)
-    assert choose_crops(none, none, [], [], [], 0, 256) == []
-    one = choose_crops(none, none, [], [], [(0, 0, 1, 1)], 0, 256)
-    assert [(c.kind, c.box) for c in one] == [("random", (0, 0, 256, 256))]
-    both = choose_crops(np.array([0.5]), np.array([0.5]), [], [], [(0, 0, 1, 1)], 0, 256)
-    assert [c.kind for c in both] == ["random", "densest"]
 
 
 # --- sheets

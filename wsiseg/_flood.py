@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from wsiseg._label_runs import PictureRuns
+from wsiseg._label_runs import PictureRuns
 
 N_LEVELS = 1024
 """Energies 0 to 1 are quantised to levels 0 to N_LEVELS - 1; N_LEVELS is "not in the mask"."""

@@ -32,9 +32,7 @@ def fold_batch_norms(network: nn.Module, example: Tensor) -> int:
     return len(pairs)
 
 
-def _observe_pairs(
-    network: nn.Module, example: Tensor
-) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+def _observe_pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     # Outputs are kept alive, so that no two tensors can have the same id.
     outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []

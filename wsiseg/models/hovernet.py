@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -250,14 +251,41 @@ def build_predictor(model: ModelFile, numerics: Numerics) -> TorchPredictor:
             "device cuda: torch finds no usable GPU; use --device cpu, or install a torch "
             "built for your GPU"
         )
-    network = HoverNet(NetworkSpec.from_json(model.card.network))
-    weights = {name: value.float() for name, value in load_file(model.weights).items()}
-    missing, unexpected = network.load_state_dict(weights, strict=False)
-    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    network = _described_network(model)
+    _load_weights(network, model)
+    fold_batch_norms(network.eval(), torch.zeros(1, 3, 64, 64))
+    return TorchPredictor(network, numerics)
+
+
+def _described_network(model: ModelFile) -> HoverNet:
+    try:
+        spec = NetworkSpec.from_json(model.card.network)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelNotUsable(
+            f"model {model.card.name}: its card describes no network this wsiseg can build: {error}"
+        ) from error
+    return HoverNet(spec)
+
+
+def _load_weights(network: HoverNet, model: ModelFile) -> None:
+    try:
+        weights = {name: value.float() for name, value in load_file(model.weights).items()}
+    except SafetensorError as error:
+        raise ModelNotUsable(
+            f"model {model.card.name}: its weights are no safetensors file: {error}"
+        ) from error
+    wanted = {
+        name: value.shape
+        for name, value in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    missing = [name for name in wanted if name not in weights]
+    unexpected = [
+        name for name, value in weights.items() if name not in wanted or value.shape != wanted[name]
+    ]
     if missing or unexpected:
         raise ModelNotUsable(
             f"model {model.card.name}: weights and card disagree; missing {missing[:3]}, "
-            f"unexpected {unexpected[:3]}"
+            f"unknown or of another shape {unexpected[:3]}"
         )
-    fold_batch_norms(network.eval(), torch.zeros(1, 3, 64, 64))
-    return TorchPredictor(network, numerics)
+    network.load_state_dict(weights, strict=False)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import csv
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,9 @@ class TrainOptions:
 
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+"""(n, 3, h, w) uint8 image, (n, h, w) instances, (n, 2, h, w) distances, (n, h, w) classes."""
+BatchesFrom = Callable[[int], Iterable[Batch]]
+"""From the number of steps done to the batches that follow; the same however often asked."""
 
 
 class Crops(Dataset[Batch]):
@@ -103,6 +107,13 @@ def fit(
     folder : Path
         For `log.csv` and `checkpoint.pt`.
     """
+    return fit_batches(network, partial(_loaded_batches, sources, options), options, folder)
+
+
+def fit_batches(
+    network: HoverNet, batches_from: BatchesFrom, options: TrainOptions, folder: Path
+) -> HoverNet:
+    """Train a network on numbered batches; otherwise as `fit`."""
     folder.mkdir(parents=True, exist_ok=True)
     averaged = copy.deepcopy(network).requires_grad_(False)
     optimiser = _optimiser(network, options)
@@ -111,7 +122,7 @@ def fit(
     class_weights = torch.tensor(options.class_weights)
     network.train()
     began = time.monotonic()
-    for step, batch in enumerate(_batches(sources, options, start), start=start + 1):
+    for step, batch in enumerate(batches_from(start), start=start + 1):
         loss = _step(network, optimiser, batch, options, class_weights, step)
         _average(averaged, network, min(options.ema_decay, step / (step + 10)))
         _log(folder / "log.csv", step, loss, time.monotonic() - began)
@@ -120,7 +131,7 @@ def fit(
     return averaged.eval()
 
 
-def _batches(
+def _loaded_batches(
     sources: Sequence[Sequence[LabelledImage]], options: TrainOptions, start: int
 ) -> Iterator[Batch]:
     crops = Crops(sources, options, start * options.batch_size)
