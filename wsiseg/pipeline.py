@@ -4,45 +4,39 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg.assemble import (
-    CellCounts,
-    Stopwatch,
-    assemble_cells,
-    class_colours,
-    paint_all,
-    stitch_counts_json,
-)
+from wsiseg.assemble import Stopwatch, assemble_cells, paint_all
 from wsiseg.errors import OutputExists, OutputNotWritable
+from wsiseg.manifest import (
+    cell_fields,
+    late_warnings,
+    peak_of_processes,
+    stage_seconds,
+    started_run,
+)
 from wsiseg.plan import RunPlan
 from wsiseg.plugins import load_plugin
-from wsiseg.predict import TileJob, TileProcessor, TileReport, peak_memory_mb
+from wsiseg.predict import TileJob, TileProcessor, TileReport
 from wsiseg.records import Maps, Tile
 from wsiseg.results import Result, open_result
 from wsiseg.rundir import (
-    RESULT_VERSION,
-    RUN_FORMAT_VERSION,
     RunDir,
     check_same_run,
-    read_run_json,
     read_tile_report,
     write_json,
 )
 from wsiseg.side_files import (
-    RESEARCH_USE,
     write_overlay,
     write_readme,
     write_summary,
@@ -168,7 +162,7 @@ def segment_planned(
         return open_result(folder.path)
     _open_folder(folder)
     started = _now()
-    write_json(folder.run_json, _run_json(plan, started) | {"status": "running"})
+    write_json(folder.run_json, started_run(plan, started) | {"status": "running"})
     handler = _log_to(folder.path / "log.txt")
     try:
         return _run(plan, folder, run_tiles, formats, tell, watch, started)
@@ -178,7 +172,7 @@ def segment_planned(
             "status": "failed",
             "error": {"type": type(error).__name__, "message": str(error)},
         }
-        write_json(folder.run_json, _run_json(plan, started) | failed)
+        write_json(folder.run_json, started_run(plan, started) | failed)
         raise
     finally:
         log.removeHandler(handler)
@@ -206,7 +200,7 @@ def _run(
     log.info("%d cells", counts.n_cells)
     with watch.stage("masks"):
         paint_all(plan, folder, bands, threads=os.cpu_count() or 1)
-    run = _run_json(plan, started) | _cell_fields(counts)
+    run = started_run(plan, started) | cell_fields(counts)
     result = Result(folder.path, run)
     for number, name in enumerate(formats):
         tell("exports", number, len(formats))
@@ -218,9 +212,9 @@ def _run(
         write_tiles(folder.path / "tiles.parquet", plan, reports)
         write_thumbnail(folder.path / "thumbnail.png", plan)
         write_overlay(folder.path / "overlay.png", plan, result)
-    run["warnings"] = run["warnings"] + _late_warnings(plan, result, counts)
-    run |= {"status": "done", "finished_utc": _now(), "peak_memory_mb": _peak_memory(reports)}
-    run["seconds"] = _seconds(watch, reports)
+    run["warnings"] = run["warnings"] + late_warnings(plan, result, counts)
+    run |= {"status": "done", "finished_utc": _now(), "peak_memory_mb": peak_of_processes(reports)}
+    run["seconds"] = stage_seconds(watch, reports)
     write_summary(folder.path / "summary.json", Result(folder.path, run))
     write_readme(folder.path / "README.txt", run)
     write_json(folder.run_json, run)
@@ -275,7 +269,11 @@ def _is_finished(folder: RunDir, plan: RunPlan, overwrite: bool) -> bool:
             )
         return False
     check_same_run(found.get("identity", {}), plan.identity, folder.path.name)
-    return found.get("status") == "done"
+    done = bool(found.get("status") == "done")
+    if done:
+        # Left by a call that was stopped between its last two steps.
+        shutil.rmtree(folder.work, ignore_errors=True)
+    return done
 
 
 def _open_folder(folder: RunDir) -> None:
@@ -289,108 +287,11 @@ def _open_folder(folder: RunDir) -> None:
 
 
 def _export(result: Result, name: str) -> None:
-    suffixes = {"geojson": "cells.geojson.gz"}
-    if name in suffixes:
-        load_plugin("wsiseg.exporters", name)(result, result.path / suffixes[name])
-
-
-def _run_json(plan: RunPlan, started: str) -> dict[str, Any]:
-    """Return what is known of a run before its tiles."""
-    info, frame = plan.slide.info, plan.frame
-    slide = asdict(info) | {
-        "levels": [asdict(level) for level in info.levels],
-        "bounds": list(asdict(info.bounds).values()),
-        "mpp": plan.scale.mpp,
-        "mpp_source": plan.scale.source,
-    }
-    no_area = None if plan.analysed_mm2 > 0 else "no tissue was found"
-    return {
-        "format": "wsiseg-run",
-        "format_version": RUN_FORMAT_VERSION,
-        "result_version": RESULT_VERSION,
-        "wsiseg_version": version("wsiseg"),
-        "use": RESEARCH_USE,
-        "status": "running",
-        "error": None,
-        "started_utc": started,
-        "finished_utc": None,
-        "slide": slide,
-        "frame": asdict(frame) | {"mpp": plan.model_mpp},
-        "model": {
-            "name": plan.model.card.name,
-            "sha256": plan.model.card.sha256,
-            "card": plan.model.card.to_json(),
-        },
-        "identity": plan.identity,
-        "options": {
-            "scale": asdict(plan.options.scale),
-            "tissue": plan.identity["tissue"],
-            "stitch": asdict(plan.options.stitch),
-            "decode": plan.decode.to_json(),
-            "grid_offset_px": plan.options.grid_offset_px,
-        },
-        "numerics": plan.numerics.to_json() | {"platform": platform.machine()},
-        "run_key": plan.run_key,
-        "classes": [
-            {"name": name, "index": index + 1, "rgb": list(rgb)}
-            for index, (name, rgb) in enumerate(class_colours(plan).items())
-        ],
-        "analysed_mm2": plan.analysed_mm2,
-        "no_density_reason": no_area,
-        "tiles": {
-            "planned": plan.grid.n_rows * plan.grid.n_cols,
-            "run": len(plan.tiles),
-            "unreadable": [],
-        },
-        "warnings": list(plan.warnings),
-    }
-
-
-def _cell_fields(counts: CellCounts) -> dict[str, Any]:
-    return {
-        "n_cells": counts.n_cells,
-        "counts": counts.by_class,
-        "stitch": stitch_counts_json(counts),
-    }
-
-
-def _late_warnings(plan: RunPlan, result: Result, counts: CellCounts) -> list[dict[str, str]]:
-    """Return what only the cells can tell."""
-    warnings = []
-    low, high = plan.model.card.nuclear_area_um2
-    median = result.summary()["total"]["median_area_um2"]
-    if median is not None and not low <= median <= high:
-        warnings.append(
-            {
-                "code": "nuclear-size",
-                "message": f"the median nuclear area is {median:.1f} µm², outside the {low:g} to "
-                f"{high:g} µm² this model was made for; the slide's µm per pixel may be wrong",
-            }
-        )
-    if counts.n_cut:
-        message = f"{counts.n_cut} nuclei are larger than a tile's margin and may lack a part"
-        warnings.append({"code": "cut", "message": message})
-    return warnings
-
-
-def _seconds(watch: Stopwatch, reports: Sequence[TileReport]) -> dict[str, float]:
-    """Return wall-clock seconds by stage, and the summed busy seconds inside tiles."""
-    busy = {
-        f"tiles_{stage}_busy": sum(report["seconds"][stage] for report in reports)
-        for stage in ("read", "predict", "decode")
-    }
-    return {name: round(spent, 3) for name, spent in (watch.seconds | busy).items()}
-
-
-def _peak_memory(reports: Sequence[TileReport]) -> float:
-    """Return the sum over processes of the largest resident size each had, in MB."""
-    peaks = {os.getpid(): peak_memory_mb()}
-    for report in reports:
-        # Reports of an earlier call come from files and do not name a process.
-        if "process" in report:
-            process = report["process"]
-            peaks[process] = max(peaks.get(process, 0.0), report["peak_memory_mb"])
-    return round(sum(peaks.values()), 1)
+    """Make one export inside the run directory, if it is not part of every run anyway."""
+    if name == "ome-zarr":
+        return
+    file_name = {"geojson": "cells.geojson.gz"}.get(name, f"cells.{name}")
+    load_plugin("wsiseg.exporters", name)(result, result.path / file_name)
 
 
 def _log_to(path: Path) -> logging.Handler:
