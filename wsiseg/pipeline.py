@@ -33,6 +33,7 @@ from wsiseg.results import Result, open_result
 from wsiseg.rundir import (
     RunDir,
     check_same_run,
+    read_run_json,
     read_tile_report,
     write_json,
 )
