@@ -10,11 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import slow_stitch as slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
-from stitch_tiles import NO_RUNS, OPTIONS, Labels, check_same, grid_tile, handed, instances_of
+from stitch_tiles import (
+    LEFT,
+    NO_RUNS,
+    OPTIONS,
+    Labels,
+    Rectangle,
+    check_same,
+    grid_tile,
+    handed,
+    instances_of,
+)
 
 from wsiseg.geometry import Box
 from wsiseg.records import Instances, Tile
@@ -131,6 +142,14 @@ def reordered(seen: TileInstances, order: NDArray[np.int64]) -> TileInstances:
         cut=old.cut[order],
     )
     return TileInstances(seen.tile, new, seen.spare[order])
+
+
+@pytest.mark.parametrize("inside", [(8, 8, 12, 12), (5, 8, 15, 12)])
+def test_equal_centroids_are_told_apart_by_the_first_pixel(inside: Rectangle) -> None:
+    seen = handed(LEFT, [(5, 5, 15, 15), inside])
+    assert len({tuple(slow.centroid_of(nucleus.pixels)) for nucleus in slow.nuclei_of(seen)}) == 1
+    for order in ([0, 1], [1, 0]):
+        check_same([reordered(seen, np.array(order))], OPTIONS)
 
 
 @given(scenes)

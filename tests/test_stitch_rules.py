@@ -102,9 +102,11 @@ def test_slivers_are_dropped_and_small_whole_nuclei_are_not() -> None:
 
 
 def test_nothing_left_is_dropped_whatever_the_least_area() -> None:
-    halves = handed(LEFT, [(5, 6, 9, 18), (5, 18, 9, 20)])
-    between = handed(RIGHT, [(5, 16, 9, 20)])
-    assert [box[0] for box in boxes_after(halves, between, options=StitchOptions(16, 0))] == [0, 0]
+    # above, one that is clipped before, and stays
+    halves = handed(LEFT, [(0, 6, 4, 18), (5, 6, 9, 18), (5, 18, 9, 20)])
+    between = handed(RIGHT, [(0, 16, 4, 20), (5, 16, 9, 20)])
+    cells = boxes_after(halves, between, options=StitchOptions(16, 0))
+    assert [col for col, _, _ in cells] == [0, 0, 0, 1]
 
 
 def test_what_the_loser_gives_back_goes_to_the_next() -> None:

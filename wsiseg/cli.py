@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 import wsiseg
-from wsiseg.errors import Interrupted, UsageError, WsisegError
+from wsiseg.errors import Interrupted, UnknownName, UsageError, WsisegError
 from wsiseg.terminal import (
     explain_model,
     print_table,
@@ -120,18 +120,14 @@ def demo(
 
 
 @app.command()
-def info(
-    slide: Path, reader: Annotated[str | None, typer.Option(help="Reader's name.")] = None
-) -> None:
+def info(slide: Path, reader: ReaderOption = None) -> None:
     """Say what a slide is: size, levels, µm per pixel."""
     with _errors_to_exit_codes(), wsiseg.open_slide(slide, reader) as opened:
         print_table(slide_facts(opened.info))
 
 
 @app.command()
-def stats(
-    runs: Annotated[list[Path], typer.Argument(help="Runs, folders of runs, or globs.")],
-) -> None:
+def stats(runs: RunsArgument) -> None:
     """Count cells per slide and class, zeros included."""
     with _errors_to_exit_codes():
         results = [wsiseg.open_result(path) for path in wsiseg.find_results(runs)]
@@ -181,8 +177,8 @@ def _finish(outcomes: list[Any]) -> NoReturn:
             _tell_where(outcome.result)
     for outcome in failed:
         typer.secho(f"failed: {outcome.error}", fg="red", err=True)
-    usage = failed and len(failed) == len(outcomes) == 1 and isinstance(failed[0].error, UsageError)
-    raise typer.Exit(USAGE if usage else SOME_FAILED if failed else DONE)
+    started = len(failed) < len(outcomes) or not all(_is_usage(f.error) for f in failed)
+    raise typer.Exit(DONE if not failed else SOME_FAILED if started else USAGE)
 
 
 def _tell_where(result: Result) -> None:
@@ -200,11 +196,11 @@ def _errors_to_exit_codes() -> Iterator[None]:
     except (Interrupted, KeyboardInterrupt) as error:
         typer.secho(str(error) or "interrupted", fg="yellow", err=True)
         sys.exit(INTERRUPTED)
-    except UsageError as error:
+    except WsisegError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(USAGE)
-    except (WsisegError, LookupError) as error:
-        if not isinstance(error, WsisegError):
-            raise
-        typer.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(USAGE if isinstance(error, LookupError) else SOME_FAILED)
+        sys.exit(USAGE if _is_usage(error) else SOME_FAILED)
+
+
+def _is_usage(error: WsisegError) -> bool:
+    """Return whether the command was wrong, rather than a slide or a result."""
+    return isinstance(error, UsageError | UnknownName)

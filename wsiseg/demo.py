@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 from wsiseg.api import segment
-from wsiseg.errors import SlideNotReadable
+from wsiseg.errors import OutputNotWritable, SlideNotReadable
 from wsiseg.pipeline import Progress
 from wsiseg.results import Result
 from wsiseg.rundir import write_atomically
@@ -41,18 +41,39 @@ def run_demo(
     ------
     SlideNotReadable
         If the slide cannot be had, or is not the expected one.
+    OutputNotWritable
+        If `out` cannot be made.
     """
     folder = Path(out)
     path = folder / SLIDE_NAME
     if slide is not None:
-        _check(Path(slide).read_bytes(), str(slide))
         path = Path(slide)
+        _check(_read(path), str(path))
     elif not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, _download())
+        content = _download()
+        _make(folder)
+        write_atomically(path, content)
     else:
-        _check(path.read_bytes(), str(path))
+        _check(_read(path), str(path))
     return segment(path, folder, progress=progress)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SlideNotReadable(
+            f"{path} cannot be read ({error.strerror}); check --slide"
+        ) from error
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputNotWritable(
+            f"cannot create {folder} ({error.strerror}); choose a folder you may write to"
+        ) from error
 
 
 def _download() -> bytes:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from wsiseg.errors import UnknownName
+
 _MISSING_OPS = "operator torchvision::nms does not exist"
 # Kept for the life of the process: when a Library is collected its definitions go with it.
 _shims: list[torch.library.Library] = []
@@ -49,8 +51,18 @@ def create_features(encoder: str, n_stages: int) -> tuple[nn.Module, list[int]]:
     -------
     tuple of (nn.Module, list of int)
         A module that gives one feature map per stage, and their channels.
+
+    Raises
+    ------
+    UnknownName
+        If the installed timm has no such model.
     """
     timm = import_timm()
+    if not timm.is_model(encoder):
+        raise UnknownName(
+            f"timm {timm.__version__} has no model {encoder!r}; update timm, or choose one of "
+            "timm.list_models()"
+        )
     features = timm.create_model(
         encoder, pretrained=False, features_only=True, out_indices=tuple(range(n_stages))
     )

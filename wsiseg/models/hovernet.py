@@ -30,7 +30,13 @@ Decoder = Literal["shared", "separate"]
 
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
-    """Everything needed to rebuild the network; stored in the model card."""
+    """Everything needed to rebuild the network; stored in the model card.
+
+    With the defaults an output pixel depends on input pixels no further than 229 px away:
+    214 px by its convolutions, and up to 15 px more by its place in a stride-16 cell.  So with
+    a margin of 224 px, and tiles whose origins are multiples of 32, nothing outside a tile
+    reaches its core.
+    """
 
     encoder: str = "tf_efficientnet_lite0"
     """Name of a timm encoder that supports `features_only`."""

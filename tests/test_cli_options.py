@@ -1,0 +1,126 @@
+"""Every option of the command line is an argument of the library, with its default."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import wsiseg
+from wsiseg import ComputeOptions, PlanOptions, ScaleOptions, TissueOptions
+from wsiseg.cli import app
+from wsiseg.testing.models import LocalNetwork
+
+DATACLASSES = {"scale": ScaleOptions, "compute": ComputeOptions, "options": PlanOptions}
+SEGMENT_OPTIONS = {
+    "mpp": "scale.mpp",
+    "override_mpp": "scale.override_mpp",
+    "mpp_from_objective": "scale.from_objective",
+    "force_scale": "scale.force",
+    "device": "compute.device",
+    "precision": "compute.precision",
+    "batch_size": "compute.batch_size",
+    "workers": "compute.workers",
+    "tissue": "options.tissue",
+    "format": "formats",
+    "model": "model",
+    "overwrite": "overwrite",
+}
+"""Option of `wsiseg segment` and the argument, or the field, of the library that it sets."""
+
+
+def commands() -> dict[str, Any]:
+    group: Any = typer.main.get_command(app)
+    return dict(group.commands)
+
+
+def options_of(command: str) -> dict[str, Any]:
+    """Return each option's and argument's default, by parameter name."""
+    return {each.name: each.default for each in commands()[command].params if each.name != "help"}
+
+
+def default_of(where: str) -> Any:
+    """Return the library's default of an argument of `segment`, or of a field in one."""
+    name, _, field = where.partition(".")
+    if field:
+        return next(each.default for each in fields(DATACLASSES[name]) if each.name == field)
+    return inspect.signature(wsiseg.segment).parameters[name].default
+
+
+def test_segment_owns_no_default() -> None:
+    there = options_of("segment")
+    assert there.keys() - SEGMENT_OPTIONS.keys() == {"slides", "out", "quiet"}
+    for option, where in SEGMENT_OPTIONS.items():
+        wanted = default_of(where)
+        if option == "format":
+            wanted = ",".join(wanted)
+        if option == "tissue":
+            assert wanted == TissueOptions()
+            wanted = "auto"
+        assert there[option] == wanted, option
+
+
+def test_every_scale_and_compute_option_is_on_the_command_line() -> None:
+    for name in ("scale", "compute"):
+        reachable = {where for where in SEGMENT_OPTIONS.values() if where.startswith(name)}
+        assert reachable == {f"{name}.{each.name}" for each in fields(DATACLASSES[name])}
+
+
+def test_many_slides_have_the_defaults_of_one() -> None:
+    one, many = (inspect.signature(f).parameters for f in (wsiseg.segment, wsiseg.segment_many))
+    assert {n: p.default for n, p in one.items() if p.kind is p.KEYWORD_ONLY} == {
+        n: p.default for n, p in many.items() if p.kind is p.KEYWORD_ONLY
+    }
+
+
+@pytest.mark.parametrize(
+    ("command", "function"), [("demo", wsiseg.run_demo), ("info", wsiseg.open_slide)]
+)
+def test_other_commands_own_no_default(command: str, function: Callable[..., Any]) -> None:
+    there = inspect.signature(function).parameters
+    for name, default in options_of(command).items():
+        if name in there and there[name].default is not inspect.Parameter.empty:
+            assert str(default) == str(there[name].default), name
+    assert options_of(command).keys() & there.keys()
+
+
+def test_each_option_reaches_its_own_field(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[Any] = []
+
+    def segment_many(slides: Any, out: Path, **options: Any) -> Iterator[Any]:
+        said.extend((list(slides), out, options))
+        return iter(())
+
+    def run(*arguments: object) -> Any:
+        return CliRunner().invoke(app, ["segment", "a.png", "-o", "out", *map(str, arguments)])
+
+    network = LocalNetwork()
+    monkeypatch.setattr(wsiseg, "segment_many", segment_many)
+    monkeypatch.setattr(wsiseg, "load_model", lambda name: network)
+    numbers = ["--override-mpp", 0.3, "--batch-size", 4, "--workers", 2]
+    words = ["--device", "cpu", "--precision", "bfloat16", "--format", "geojson,ome-zarr"]
+    flags = ["--mpp-from-objective", "--force-scale", "--tissue", "none", "--overwrite", "--quiet"]
+    assert run(*numbers, *words, *flags).exit_code == 0
+    slides, out, options = said
+    assert (slides, out) == ([Path("a.png")], Path("out"))
+    assert options == {
+        "model": network,
+        "scale": ScaleOptions(None, override_mpp=0.3, from_objective=True, force=True),
+        "options": PlanOptions(tissue=None),
+        "compute": ComputeOptions("cpu", precision="bfloat16", batch_size=4, workers=2),
+        "formats": ["geojson", "ome-zarr"],
+        "overwrite": True,
+        "progress": None,
+    }
+    said.clear()
+    run("--mpp", 0.4)
+    assert said[2]["scale"] == ScaleOptions(mpp=0.4)
+    assert said[2]["options"] == PlanOptions()
