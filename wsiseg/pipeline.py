@@ -259,11 +259,12 @@ def _run_missing_tiles(
 def _is_finished(folder: RunDir, plan: RunPlan, overwrite: bool) -> bool:
     """Clear the way; return whether the same run is already done."""
     found = read_run_json(folder.run_json)
-    if folder.path.exists() and overwrite:
-        shutil.rmtree(folder.path)
+    if overwrite:
+        _delete(folder.path)
         return False
     if found is None:
-        if folder.path.exists() and any(folder.path.iterdir()):
+        in_the_way = folder.path.exists() and not folder.path.is_dir()
+        if in_the_way or (folder.path.is_dir() and any(folder.path.iterdir())):
             raise OutputExists(
                 f"{folder.path.name} is in the way and has no readable run.json; move it, or "
                 "use --overwrite to delete it"
@@ -275,6 +276,13 @@ def _is_finished(folder: RunDir, plan: RunPlan, overwrite: bool) -> bool:
         # Left by a call that was stopped between its last two steps.
         shutil.rmtree(folder.work, ignore_errors=True)
     return done
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _open_folder(folder: RunDir) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from wsiseg.errors import ModelNotUsable, UsageError
 from wsiseg.models import ModelFile, Numerics
 from wsiseg.models._timm import create_features
+from wsiseg.models.allocator import keep_large_buffers
 from wsiseg.models.folding import fold_batch_norms
 from wsiseg.records import Maps
 
@@ -259,6 +260,8 @@ def build_predictor(model: ModelFile, numerics: Numerics) -> TorchPredictor:
         )
     network = _described_network(model)
     _load_weights(network, model)
+    if numerics.device_kind == "cpu":
+        keep_large_buffers()
     fold_batch_norms(network.eval(), torch.zeros(1, 3, 64, 64))
     return TorchPredictor(network, numerics)
 
