@@ -6,6 +6,7 @@ import gzip
 import json
 from pathlib import Path
 
+import cv2
 import geopandas
 import numpy as np
 import pytest
@@ -72,6 +73,21 @@ def test_a_slide_smaller_than_a_tile_has_its_nuclei(tmp_path: Path) -> None:
     assert top >= 0
     assert right <= 90
     assert bottom <= 60
+
+
+@pytest.mark.parametrize("mpp", [0.5, 0.499, 0.37])
+def test_nuclei_at_the_edge_end_there(mpp: float, tmp_path: Path) -> None:
+    """A stand-in that smooths sees dark spots beyond the edge; there is nothing."""
+    rgb = np.full((300, 310, 3), (226, 170, 200), np.uint8)
+    for x, y in ((0, 150), (309, 60), (155, 0), (100, 299), (0, 0), (309, 299)):
+        cv2.circle(rgb, (x, y), 9, (0, 0, 0), -1)
+    options = PlanOptions(tissue=None)
+    result = wsiseg.segment(ArraySlide(rgb, mpp=mpp), tmp_path, model=MODEL, options=options)
+    check_files_open(result, 6)
+    labels = zarr.open_array(result.path / "masks.zarr/labels/nuclei/0", mode="r")
+    counts = np.bincount(np.asarray(labels[:]).ravel())[1:]
+    areas = result.cells()["area_um2"].to_numpy() / result.run["frame"]["mpp"] ** 2
+    np.testing.assert_allclose(counts, areas, rtol=1e-5)
 
 
 class BrokenSlide(ArraySlide):

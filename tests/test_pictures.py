@@ -329,3 +329,12 @@ def test_real_nuclei_are_outlined_within_themselves(shared: Path) -> None:
         check_line((plain != outlined).any(axis=2), mask)
         n_checked += 1
     assert n_checked > 20
+
+
+@pytest.mark.parametrize("longest_px", [0, 1, 3, 200, 1600])
+@pytest.mark.parametrize("power", [-4, -3, -1, 0, 2])
+def test_a_scale_bar_is_found_also_beside_a_power_of_ten(longest_px: int, power: int) -> None:
+    for nudge in (-1e-15, -1e-16, 0.0, 1e-16, 1e-15):
+        per_px = 10.0**power * (1 + nudge) / max(1, longest_px)
+        bar = scale_bar(per_px, "mm", longest_px)
+        assert 1 <= bar.swatch.shape[1] <= max(1, longest_px)

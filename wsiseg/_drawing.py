@@ -191,9 +191,10 @@ def scale_bar(per_px: float, unit: str, longest_px: int) -> LegendEntry:
     longest_px : int
         Room for the bar.
     """
-    most = longest_px * per_px
-    decade = 10.0 ** np.floor(np.log10(most))
-    length = decade * max(step for step in (1, 2, 5) if step * decade <= most)
+    most = max(1, longest_px) * per_px
+    # A power of ten that is too large by rounding must not leave nothing that fits.
+    decade = 10.0 ** (np.floor(np.log10(most)) - 1)
+    length = decade * max(step for step in (1, 2, 5, 10, 20, 50) if step * decade <= most)
     swatch = blank(_SWATCH_PX, max(1, round(length / per_px)))
     swatch[_SWATCH_PX // 2 - 2 : _SWATCH_PX // 2 + 2] = BLACK
     swatch[4:-4, :2] = BLACK

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsiseg.cluster import RunOnDask, local_client
+from wsiseg.cluster import RunOnDask, check_workers, local_client
 from wsiseg.errors import Interrupted, UsageError, WsisegError
 from wsiseg.models import DEFAULT_MODEL, MapsModel, load_model
 from wsiseg.models.device import choose_numerics
@@ -121,7 +121,8 @@ def segment(
         options = replace(options, scale=rules)
     with _opened(slide) as opened:
         plan = plan_run(opened, chosen, numerics, options)
-        folder = run_directory(Path(out), opened.info.name)
+        # Absolute: a worker may have another working directory.
+        folder = run_directory(Path(out).absolute(), opened.info.name)
         with _runner(compute, client, numerics.device_kind) as run_tiles:
             try:
                 return segment_planned(plan, folder, run_tiles, formats, overwrite, progress)
@@ -164,7 +165,7 @@ def segment_many(
             )
         names[path.name] = path
     chosen = load_model(model)
-    started = local_client(compute.workers) if compute.workers and not client else None
+    started = local_client(compute.workers) if compute.workers is not None and not client else None
     with started or nullcontext(client) as shared_client:
         for path in paths:
             try:
@@ -207,7 +208,12 @@ def find_slides(paths: Iterable[Path]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SLIDE_SUFFIXES)
+        inside = sorted(
+            entry
+            for entry in path.iterdir()
+            # macOS leaves `._name` beside a file on some disks.
+            if entry.suffix.lower() in SLIDE_SUFFIXES and not entry.name.startswith(".")
+        )
         if not inside:
             raise UsageError(
                 f"{path} holds no slide; files ending in {', '.join(sorted(SLIDE_SUFFIXES))} "
@@ -233,6 +239,7 @@ def _runner(
 ) -> Iterator[TileRunner]:
     """Choose where tiles run."""
     if client is not None:
+        check_workers(client)
         yield RunOnDask(client)
     elif compute.workers is not None:
         with local_client(compute.workers) as local:

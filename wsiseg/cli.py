@@ -130,8 +130,17 @@ def info(slide: Path, reader: ReaderOption = None) -> None:
 def stats(runs: RunsArgument) -> None:
     """Count cells per slide and class, zeros included."""
     with _errors_to_exit_codes():
-        results = [wsiseg.open_result(path) for path in wsiseg.find_results(runs)]
+        results, unread = [], []
+        for path in wsiseg.find_results(runs):
+            try:
+                results.append(wsiseg.open_result(path))
+            except WsisegError as error:
+                unread.append(error)
         print_table(wsiseg.slide_stats(results).to_pylist())
+    for reason in unread:
+        typer.secho(f"not counted: {reason}", fg="red", err=True)
+    if unread:
+        raise typer.Exit(SOME_FAILED)
 
 
 @app.command()

@@ -34,12 +34,7 @@ class RunOnDask:
         distributed = _import_distributed()
         packed = pickle.dumps(job)
         batches = iter(batches_of(tiles, job.numerics.batch_size))
-        threads = sum(self.client.nthreads().values())  # type: ignore[no-untyped-call]
-        if not threads:
-            raise UsageError(
-                "the Dask cluster has no workers; start some, or wait for them with "
-                "client.wait_for_workers(1)"
-            )
+        threads = check_workers(self.client)
         # A task's name must be new in each run: Dask would hand out an old result.
         name = f"wsiseg-{hashlib.sha256(packed).hexdigest()[:12]}-{id(tiles):x}"
 
@@ -56,6 +51,23 @@ class RunOnDask:
                 running.add(submit(batch))
                 break
             yield from reports
+
+
+def check_workers(client: Client) -> int:
+    """Return how many threads the workers have.
+
+    Raises
+    ------
+    UsageError
+        If there are no workers.
+    """
+    threads = sum(client.nthreads().values())  # type: ignore[no-untyped-call]
+    if not threads:
+        raise UsageError(
+            "the Dask cluster has no workers; start some, or wait for them with "
+            "client.wait_for_workers(1)"
+        )
+    return int(threads)
 
 
 def run_batch(packed: bytes, tiles: Sequence[Tile]) -> list[TileReport]:
@@ -100,7 +112,8 @@ def local_client(workers: int) -> Iterator[Client]:
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            # Any free port: the default one may be taken by another cluster.
+            dashboard_address=":0",
             memory_limit=0,
         ) as cluster,
         distributed.Client(cluster) as client,

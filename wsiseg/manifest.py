@@ -81,6 +81,9 @@ def cell_fields(counts: CellCounts) -> dict[str, Any]:
 def late_warnings(plan: RunPlan, result: Result, counts: CellCounts) -> list[dict[str, str]]:
     """Return what only the cells can tell."""
     warnings = []
+    if not plan.tiles:
+        message = "no tissue was found, so nothing was analysed; --tissue none takes everything"
+        warnings.append({"code": "no-tissue", "message": message})
     low, high = plan.model.card.nuclear_area_um2
     median = result.summary()["total"]["median_area_um2"]
     if median is not None and not low <= median <= high:

@@ -47,6 +47,8 @@ from wsiseg.side_files import (
 )
 
 log = logging.getLogger("wsiseg")
+_PAINTERS = 4
+"""Each holds a shard of 4096² px, so more would cost more memory than they save time."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, steps done, steps in all."""
@@ -160,7 +162,7 @@ def segment_planned(
     for name in formats:
         load_plugin("wsiseg.exporters", name)
     if _is_finished(folder, plan, overwrite):
-        return open_result(folder.path)
+        return _with_exports(open_result(folder.path), formats)
     _open_folder(folder)
     started = _now()
     write_json(folder.run_json, started_run(plan, started) | {"status": "running"})
@@ -168,6 +170,9 @@ def segment_planned(
     try:
         return _run(plan, folder, run_tiles, formats, tell, watch, started)
     except BaseException as error:
+        if _is_finished_meanwhile(folder, plan):
+            # Another call with the same identity was faster and has cleared the tile files.
+            return open_result(folder.path)
         log.error("stopped: %s: %s", type(error).__name__, error)
         failed = {
             "status": "failed",
@@ -200,7 +205,7 @@ def _run(
     tell("cells", 1, 1)
     log.info("%d cells", counts.n_cells)
     with watch.stage("masks"):
-        paint_all(plan, folder, bands, threads=os.cpu_count() or 1)
+        paint_all(plan, folder, bands, threads=min(_PAINTERS, os.cpu_count() or 1))
     run = started_run(plan, started) | cell_fields(counts)
     result = Result(folder.path, run)
     for number, name in enumerate(formats):
@@ -220,6 +225,7 @@ def _run(
     write_readme(folder.path / "README.txt", run)
     write_json(folder.run_json, run)
     shutil.rmtree(folder.work)
+    _delete_partials(folder)
     log.info("done")
     return open_result(folder.path)
 
@@ -278,11 +284,28 @@ def _is_finished(folder: RunDir, plan: RunPlan, overwrite: bool) -> bool:
     return done
 
 
+def _is_finished_meanwhile(folder: RunDir, plan: RunPlan) -> bool:
+    found = read_run_json(folder.run_json) or {}
+    return found.get("status") == "done" and found.get("identity") == plan.identity
+
+
 def _delete(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    """Delete a file, a link or a folder, if it is there."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputNotWritable(
+            f"cannot delete {path.name} ({error.strerror}); check who owns it"
+        ) from error
+
+
+def _delete_partials(folder: RunDir) -> None:
+    """Remove what a killed call was writing under a temporary name."""
+    for path in folder.path.glob(".*.tmp"):
+        _delete(path)
 
 
 def _open_folder(folder: RunDir) -> None:
@@ -297,10 +320,28 @@ def _open_folder(folder: RunDir) -> None:
 
 def _export(result: Result, name: str) -> None:
     """Make one export inside the run directory, if it is not part of every run anyway."""
-    if name == "ome-zarr":
+    path = _export_path(result, name)
+    if path is None:
         return
-    file_name = {"geojson": "cells.geojson.gz"}.get(name, f"cells.{name}")
-    load_plugin("wsiseg.exporters", name)(result, result.path / file_name)
+    # What a call that was stopped left here; exporters themselves never replace.
+    _delete(path)
+    load_plugin("wsiseg.exporters", name)(result, path)
+
+
+def _export_path(result: Result, name: str) -> Path | None:
+    """Return where an export stands in the run directory; None: it is always made."""
+    if name == "ome-zarr":
+        return None
+    return result.path / {"geojson": "cells.geojson.gz"}.get(name, f"cells.{name}")
+
+
+def _with_exports(result: Result, formats: Sequence[str]) -> Result:
+    """Add the exports a finished run lacks."""
+    for name in formats:
+        path = _export_path(result, name)
+        if path is not None and not path.exists():
+            _export(result, name)
+    return result
 
 
 def _log_to(path: Path) -> logging.Handler:

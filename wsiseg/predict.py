@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,7 @@ class TileProcessor:
         """Decode a tile's maps, write its file, and report."""
         job = self._job
         start = time.perf_counter()
+        maps = _blank_outside(maps, tile, job.frame)
         instances = decode_instances(maps, job.decode)
         found = select_instances(instances, tile, job.spare_px)
         own = ~found.spare
@@ -114,10 +115,20 @@ class TileProcessor:
         return self._predictor
 
 
+def _blank_outside(maps: Maps, tile: Tile, frame: Frame) -> Maps:
+    """Take away what lies outside the slide: there is nothing, whatever a network says."""
+    if tile.outer.intersection(frame.box) == tile.outer:
+        return maps
+    nucleus = np.zeros_like(maps.nucleus)
+    inside = tile.outer.intersection(frame.box).slices_in(tile.outer)
+    nucleus[inside] = maps.nucleus[inside]
+    return replace(maps, nucleus=nucleus)
+
+
 def peak_memory_mb() -> float:
-    """Return the largest resident size this process has had, in MB."""
+    """Return the largest resident size this process has had, in MB; 0 if not known."""
     if sys.platform == "win32":
-        return float("nan")
+        return 0.0
     import resource  # not on Windows
 
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -80,7 +80,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON file atomically."""
     text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, (text + "\n").encode())
+    # A file name may hold bytes that are no text.
+    write_atomically(path, (text + "\n").encode("utf-8", "backslashreplace"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,11 @@ def read_run_json(path: Path) -> dict[str, Any] | None:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
+    except OSError as error:
+        raise OutputNotWritable(
+            f"{path.parent.name} cannot be read ({error.strerror}); check who owns it, or choose "
+            "another output folder"
+        ) from error
     return values if isinstance(values, dict) else None
 
 
@@ -126,15 +132,27 @@ def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], name: st
     """
     if found == wanted:
         return
+    there, now = _flat(found), _flat(wanted)
     differing = ", ".join(
-        f"{key}: {_short(found.get(key))} there, {_short(wanted.get(key))} now"
-        for key in sorted({*found, *wanted})
-        if found.get(key) != wanted.get(key)
+        f"{key}: {_short(there.get(key))} there, {_short(now.get(key))} now"
+        for key in sorted({*there, *now})
+        if there.get(key) != now.get(key)
     )
     raise OutputExists(
         f"{name} holds another run ({differing}); choose another output folder, or "
         "use --overwrite to delete it"
     )
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested values under dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{inner}": deep for inner, deep in _flat(value).items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 def _short(value: Any) -> str:

@@ -22,7 +22,7 @@ class TissueOptions:
 
     target_mpp: float = 8.0
     """µm per pixel of the mask, about."""
-    chroma: int = 16
+    chroma: int = 12
     """Largest minus smallest colour channel, from which on a pixel is coloured."""
     dark: int = 175
     """Brightest channel, below which a pixel is dark."""

@@ -82,8 +82,8 @@ def _writing(destination: Path) -> Iterator[None]:
         if isinstance(error, WsisegError):
             raise
         raise OutputNotWritable(
-            f"{destination} could not be written: {error}; check that its folder exists and "
-            "is writable and that the disk has space, then run the same command again"
+            f"{destination.name} could not be written ({error.strerror}); check that its folder "
+            "exists and is writable and that the disk has space, then run the same command again"
         ) from error
 
 

@@ -138,4 +138,4 @@ def _read_folder(folder: Path) -> ModelFile:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelNotUsable(f"{path.name} of model {folder.name}: {error}") from error
-    return ModelFile(folder, ModelCard.from_json(fields, source=f"model {folder.name}"))
+    return ModelFile(folder.absolute(), ModelCard.from_json(fields, source=f"model {folder.name}"))

@@ -45,6 +45,6 @@ def choose_numerics(
     kind = "cuda" if device == "cuda" or (device == "auto" and usable) else "cpu"
     return Numerics(
         device_kind=kind,
-        precision=precision or card.precision.get(kind, "float32"),
-        batch_size=batch_size or _BATCH[kind],
+        precision=card.precision.get(kind, "float32") if precision is None else precision,
+        batch_size=_BATCH[kind] if batch_size is None else batch_size,
     )

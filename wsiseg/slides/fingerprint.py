@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-_BLOCK_BYTES = 2**20
-_N_BLOCKS = 16
+_BLOCK_BYTES = 2**18
+_N_BLOCKS = 1024
 
 
 def fingerprint(path: Path) -> str:
     """Return the SHA-256 (hex) of a file's size and of blocks of its content.
 
-    Sixteen evenly spaced blocks of 1 MiB are read, among them the first and the last; a
-    file of at most 16 MiB is read whole.  For formats that keep their pixels beside the
+    A file of at most 256 MiB is read whole; of a larger one 1,024 evenly spaced blocks of
+    256 KiB, among them the first and the last.  For formats that keep their pixels beside the
     file, names and sizes of those files count too.  The path does not.
 
     Raises
@@ -22,7 +22,7 @@ def fingerprint(path: Path) -> str:
         If a file cannot be read.
     """
     size = path.stat().st_size
-    digest = hashlib.sha256(f"wsiseg slide 1\n{size}\n".encode())
+    digest = hashlib.sha256(f"wsiseg slide 2\n{size}\n".encode())
     with path.open("rb") as file:
         for start in _block_starts(size):
             file.seek(start)
