@@ -342,7 +342,7 @@ def test_another_run_is_refused_with_what_differs() -> None:
         "mpp: 0.25 there, 0.5 now",
         "gone: 1 there, null now",
         "new: null there, 2 now",
-        'numerics: {"threads": 1} there, {"threads": 2} now',
+        "numerics.threads: 1 there, 2 now",
         "--overwrite",
     ):
         assert part in message

@@ -121,8 +121,7 @@ def segment(
         options = replace(options, scale=rules)
     with _opened(slide) as opened:
         plan = plan_run(opened, chosen, numerics, options)
-        # Absolute: a worker may have another working directory.
-        folder = run_directory(Path(out).absolute(), opened.info.name)
+        folder = run_directory(Path(out), opened.info.name)
         with _runner(compute, client, numerics.device_kind) as run_tiles:
             try:
                 return segment_planned(plan, folder, run_tiles, formats, overwrite, progress)

@@ -252,7 +252,8 @@ def _run_missing_tiles(
         plan.decode,
         plan.options.stitch.spare_px,
         plan.run_key,
-        folder.path,
+        # A worker may have another working directory.
+        folder.path.absolute(),
     )
     tell("tiles", len(reports), len(plan.tiles))
     if missing:

@@ -62,10 +62,8 @@ def summary_rows(result: Result) -> list[dict[str, Any]]:
 
 def slide_facts(info: SlideInfo) -> list[dict[str, Any]]:
     """Return what is known of a slide as rows of a table."""
-    sides = (
-        "not in the file" if side is None else f"{side:g}" for side in (info.mpp_x, info.mpp_y)
-    )
-    mpp = " × ".join(sides)
+    missing = info.mpp_x is None or info.mpp_y is None
+    mpp = "not in the file" if missing else f"{info.mpp_x:g} × {info.mpp_y:g}"
     levels = ", ".join(
         f"{level.width_px}×{level.height_px} (÷{level.downsample:g})" for level in info.levels
     )
