@@ -57,6 +57,17 @@ def test_stopped_at_every_step_and_called_again(
         assert not list(result.path.glob(".*"))
 
 
+def test_killed_before_its_first_file(
+    expected: tuple[pa.Table, list[tuple[str, int]]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "array.png.wsiseg"
+    (folder / "work").mkdir(parents=True)
+    (folder / ".run.json.1234.tmp").write_text("{")
+    result = wsiseg.segment(SLIDE, tmp_path, model=MODEL)
+    assert cells(result).equals(expected[0])
+    assert not list(folder.glob(".*"))
+
+
 def test_two_calls_at_once_in_one_place(
     expected: tuple[pa.Table, list[tuple[str, int]]], tmp_path: Path
 ) -> None:

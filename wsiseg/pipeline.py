@@ -270,8 +270,7 @@ def _is_finished(folder: RunDir, plan: RunPlan, overwrite: bool) -> bool:
         _delete(folder.path)
         return False
     if found is None:
-        in_the_way = folder.path.exists() and not folder.path.is_dir()
-        if in_the_way or (folder.path.is_dir() and any(folder.path.iterdir())):
+        if _is_in_the_way(folder):
             raise OutputExists(
                 f"{folder.path.name} is in the way and has no readable run.json; move it, or "
                 "use --overwrite to delete it"
@@ -305,8 +304,21 @@ def _delete(path: Path) -> None:
 
 def _delete_partials(folder: RunDir) -> None:
     """Remove what a killed call was writing under a temporary name."""
-    for path in folder.path.glob(".*.tmp"):
+    for path in filter(_is_partial, folder.path.iterdir()):
         _delete(path)
+
+
+def _is_in_the_way(folder: RunDir) -> bool:
+    """Return whether something stands in the run's place that no run has put there."""
+    if not folder.path.is_dir():
+        return folder.path.exists()
+    # What a run makes before its run.json: another call may be at it, or was killed there.
+    ours = (path == folder.work or _is_partial(path) for path in folder.path.iterdir())
+    return not all(ours)
+
+
+def _is_partial(path: Path) -> bool:
+    return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 def _open_folder(folder: RunDir) -> None:
