@@ -8,6 +8,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -338,7 +339,9 @@ def _export(result: Result, name: str) -> None:
         return
     # What a call that was stopped left here; exporters themselves never replace.
     _delete(path)
-    load_plugin("wsiseg.exporters", name)(result, path)
+    # Exists again: another call of the same identity has just made the same file.
+    with suppress(OutputExists):
+        load_plugin("wsiseg.exporters", name)(result, path)
 
 
 def _export_path(result: Result, name: str) -> Path | None:
