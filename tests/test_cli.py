@@ -46,10 +46,7 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def shipped_model() -> Any:
     """Card of the shipped default model."""
-    cards = [card for card in wsiseg.list_models() if card.name == DEFAULT_MODEL]
-    if not cards:
-        pytest.skip(f"the weights of {DEFAULT_MODEL} are not in this checkout")
-    return cards[0]
+    return next(card for card in wsiseg.list_models() if card.name == DEFAULT_MODEL)
 
 
 @pytest.fixture(scope="session")
