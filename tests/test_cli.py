@@ -14,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import wsiseg
+from wsiseg import api
 from wsiseg.cli import app
 from wsiseg.errors import Interrupted, SlideNotReadable, UsageError
 from wsiseg.models import DEFAULT_MODEL
@@ -34,12 +35,11 @@ def folder(tmp_path: Path) -> Path:
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Run a command in the folder, in this process, with a stand-in for the network."""
     monkeypatch.chdir(folder)
-    real_load = wsiseg.load_model
 
     def load(model: str = DEFAULT_MODEL) -> Any:
-        return STAND_IN if model == DEFAULT_MODEL else real_load(model)
+        return STAND_IN if model == DEFAULT_MODEL else wsiseg.load_model(model)
 
-    monkeypatch.setattr(wsiseg, "load_model", load)
+    monkeypatch.setattr(api, "load_model", load)
     return lambda *arguments: CliRunner().invoke(app, [str(each) for each in arguments])
 
 
@@ -184,7 +184,7 @@ def test_info_says_what_is_known_and_what_is_not(run: Callable[..., Any]) -> Non
         (["segment", "a.png", "--mpp", ".25", "--format", "xls"], 2, ["'xls'", "geojson"]),
         (["segment", "a.png", "--mpp", ".25", "--device", "tpu"], 2, ["'tpu'", "cuda"]),
         (["segment", "a.png", "--mpp", ".25", "--precision", "int3"], 2, ["'int3'", "float32"]),
-        (["segment", "a.png", "a.png", "--mpp", ".25"], 2, ["two slides", "a.png"]),
+        (["segment", "a.png", "a.png", "--mpp", ".25"], 2, ["named before", "a.png"]),
         (["segment", "none.svs"], 3, ["none.svs does not exist"]),
         (["segment", "empty"], 2, ["empty holds no slide", ".svs"]),
     ],

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import wsiseg
 from wsiseg import ComputeOptions, PlanOptions, ScaleOptions, TissueOptions
 from wsiseg.cli import app
-from wsiseg.testing.models import LocalNetwork
+from wsiseg.listing import SlideEntry
 
 DATACLASSES = {"scale": ScaleOptions, "compute": ComputeOptions, "options": PlanOptions}
 SEGMENT_OPTIONS = {
@@ -30,6 +30,9 @@ SEGMENT_OPTIONS = {
     "tissue": "options.tissue",
     "format": "formats",
     "model": "model",
+    "roi": "options.roi",
+    "roi_origin": "options.roi_origin",
+    "strict": "strict",
     "overwrite": "overwrite",
 }
 """Option of `wsiseg segment` and the argument, or the field, of the library that it sets."""
@@ -55,7 +58,7 @@ def default_of(where: str) -> Any:
 
 def test_segment_owns_no_default() -> None:
     there = options_of("segment")
-    assert there.keys() - SEGMENT_OPTIONS.keys() == {"slides", "out", "quiet"}
+    assert there.keys() - SEGMENT_OPTIONS.keys() == {"slides", "out", "quiet", "dry_run"}
     for option, where in SEGMENT_OPTIONS.items():
         wanted = default_of(where)
         if option == "format":
@@ -102,25 +105,29 @@ def test_each_option_reaches_its_own_field(
     def run(*arguments: object) -> Any:
         return CliRunner().invoke(app, ["segment", "a.png", "-o", "out", *map(str, arguments)])
 
-    network = LocalNetwork()
     monkeypatch.setattr(wsiseg, "segment_many", segment_many)
-    monkeypatch.setattr(wsiseg, "load_model", lambda name: network)
     numbers = ["--override-mpp", 0.3, "--batch-size", 4, "--workers", 2]
     words = ["--device", "cpu", "--precision", "bfloat16", "--format", "geojson,ome-zarr"]
-    flags = ["--mpp-from-objective", "--force-scale", "--tissue", "none", "--overwrite", "--quiet"]
-    assert run(*numbers, *words, *flags).exit_code == 0
+    flags = ["--mpp-from-objective", "--force-scale", "--strict", "--overwrite", "--quiet"]
+    area = ["--tissue", "none", "--roi", "r.geojson", "--roi-origin", "slide"]
+    assert run(*numbers, *words, *flags, *area, "--model", "some").exit_code == 0
     slides, out, options = said
-    assert (slides, out) == ([Path("a.png")], Path("out"))
+    assert (slides, out) == ([SlideEntry(Path("a.png"))], Path("out"))
+    assert options.pop("planned") is not None
     assert options == {
-        "model": network,
+        "model": "some",
         "scale": ScaleOptions(None, override_mpp=0.3, from_objective=True, force=True),
-        "options": PlanOptions(tissue=None),
+        "options": PlanOptions(tissue=None, roi=Path("r.geojson"), roi_origin="slide"),
         "compute": ComputeOptions("cpu", precision="bfloat16", batch_size=4, workers=2),
-        "formats": ["geojson", "ome-zarr"],
+        "formats": ("geojson", "ome-zarr"),
         "overwrite": True,
+        "strict": True,
         "progress": None,
     }
     said.clear()
     run("--mpp", 0.4)
     assert said[2]["scale"] == ScaleOptions(mpp=0.4)
     assert said[2]["options"] == PlanOptions()
+    assert said[2]["model"] == "auto"
+    run("--tissue", "t.geojson")
+    assert said[5]["options"] == PlanOptions(tissue=Path("t.geojson"))

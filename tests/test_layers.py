@@ -25,24 +25,31 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("errors", "geometry"),
     ("records", "plugins"),
     (
-        *("scale", "tissue", "tiles", "decode", "stitch", "outlines", "measure", "identity"),
-        *("rundir", "slides/", "models/", "exporters/"),
+        *("scale", "choosing", "tissue", "ink", "stain", "quality", "tiles", "decode", "stitch"),
+        *("outlines", "measure", "identity"),
+        *("rundir", "regions", "cell_table", "listing", "machine"),
+        *("slides/", "models/", "exporters/"),
     ),
-    ("models/hovernet", "models/device", "predict", "results", "pictures", "testing/"),
-    ("plan", "assemble", "side_files", "manifest", "pipeline", "training/", "evaluation/"),
-    ("cluster",),
-    ("api", "demo", "__init__", "__main__", "terminal", "cli"),
+    (
+        *("models/hovernet", "models/device", "predict", "first_look", "results", "stats"),
+        *("pictures", "testing/"),
+    ),
+    (
+        *("plan", "assemble", "side_files", "manifest", "pipeline", "exporting"),
+        *("training/", "evaluation/"),
+    ),
+    ("cluster", "estimate"),
+    ("api", "doctor", "demo", "__init__", "__main__", "terminal", "cli"),
 )
 """The table of docs/architecture.md; `name/` is a package with all in it that is not named."""
 
 PURE = (
-    *("geometry", "records", "scale", "tissue", "tiles"),
+    *("geometry", "records", "scale", "choosing", "tissue", "ink", "stain", "quality", "tiles"),
     *("decode", "stitch", "outlines", "measure", "identity"),
 )
 """Modules that compute and touch no file."""
 
 PART_OF = {
-    "_cell_table": "results",
     "_crops": "pictures",
     "_drawing": "pictures",
     "_flood": "decode",

@@ -48,6 +48,7 @@ CARD = ModelCard(
     licence_note="for tests.",
     nuclear_area_um2=(10.0, 90.0),
     about={"data": "none", "µ": [1, 2.5, None]},
+    appearance={"hematoxylin_od": (0.1, 0.5)},
 )
 
 
@@ -98,9 +99,9 @@ def test_what_is_no_card_is_refused(values: Any) -> None:
         ModelCard.from_json(values, source="model seven")
 
 
-@pytest.mark.parametrize("version", [2, 99, None, "1", 1.5])
+@pytest.mark.parametrize("version", [3, 99, None, "1", 1.5])
 def test_a_newer_card_is_refused_with_what_to_do(version: Any) -> None:
-    with pytest.raises(ModelNotUsable, match=f"seven .* format {version}.* up to 1.*update"):
+    with pytest.raises(ModelNotUsable, match=f"seven .* format {version}.* up to 2.*update"):
         ModelCard.from_json({**CARD.to_json(), "format_version": version}, source="model seven")
 
 
@@ -173,6 +174,7 @@ FOR_PEOPLE: dict[str, Any] = {
     "licence_note": "another.",
     "nuclear_area_um2": (1.0, 2.0),
     "about": {},
+    "appearance": {},
 }
 
 
@@ -395,3 +397,9 @@ def test_impossible_numerics_are_refused(wrong: dict[str, Any]) -> None:
 def test_an_unknown_device_is_refused() -> None:
     with pytest.raises(UsageError, match="'tpu'; one of auto, cpu, cuda"):
         choose_numerics(CARD, "tpu", None, None)
+
+
+def test_a_card_of_the_first_format_still_opens() -> None:
+    values = CARD.to_json() | {"format_version": 1}
+    del values["appearance"]
+    assert ModelCard.from_json(values, "old") == replace(CARD, appearance={})

@@ -14,7 +14,7 @@ import pytest
 import shapely
 from run_dirs import CLASSES, MPP, RUN, cell_table, random_table, write_run
 
-from wsiseg import _cell_table
+from wsiseg.cell_table import _groups_near
 from wsiseg.errors import (
     OutputExists,
     OutputNotWritable,
@@ -203,9 +203,9 @@ def test_a_centroid_on_the_boundary_is_outside(tmp_path: Path) -> None:
 def test_row_groups_far_from_the_region_are_not_read(result: Result) -> None:
     metadata = pq.read_metadata(result.cells_path)
     assert metadata.num_row_groups == 32
-    near = _cell_table._groups_near(metadata, shapely.box(0, 1000, 4000, 1001))
+    near = _groups_near(metadata, shapely.box(0, 1000, 4000, 1001))
     assert len(near) == 1
-    assert _cell_table._groups_near(metadata, None) == list(range(32))
+    assert _groups_near(metadata, None) == list(range(32))
 
 
 def test_columns_come_as_asked(result: Result) -> None:

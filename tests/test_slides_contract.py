@@ -9,18 +9,11 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
+from slide_files import picture, write_dicom, write_ome_pyramid, write_scn
 
 from wsiseg.geometry import Box
 from wsiseg.slides import Slide, open_slide
 from wsiseg.testing.slides import ArraySlide, SlideContract
-
-
-def picture(height: int, width: int) -> NDArray[np.uint8]:
-    """Smooth random colours with fine noise, so that shifts and seams show."""
-    random = np.random.default_rng(3)
-    coarse = random.integers(40, 216, (height // 12 + 2, width // 12 + 2, 3), np.uint8)
-    smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-    return (smooth + random.integers(0, 40, smooth.shape, np.uint8)).astype(np.uint8)
 
 
 def write_pyramid(path: Path, rgb: NDArray[np.uint8], steps: tuple[int, ...] = (4,)) -> None:
@@ -96,6 +89,49 @@ class TestPlainTiff(FileContract):
     def write(folder: Path) -> Path:
         tifffile.imwrite(folder / "a.tif", picture(211, 307), photometric="rgb")
         return folder / "a.tif"
+
+
+class TestOmePyramid(FileContract):
+    reader = "image"
+
+    @staticmethod
+    def write(folder: Path) -> Path:
+        return write_ome_pyramid(folder / "a.ome.tif", picture(607, 803), compression="jpeg")
+
+
+class TestPlanarOmePyramid(FileContract):
+    reader = "image"
+
+    @staticmethod
+    def write(folder: Path) -> Path:
+        return write_ome_pyramid(folder / "a.ome.tif", picture(307, 403), planar=True)
+
+
+class TestDicomFile(FileContract):
+    reader = "openslide"
+
+    @staticmethod
+    def write(folder: Path) -> Path:
+        return write_dicom(folder, picture(307, 403))[0]
+
+
+class TestDicomFolder(FileContract):
+    reader = "openslide"
+
+    @staticmethod
+    def write(folder: Path) -> Path:
+        write_dicom(folder, picture(307, 403))
+        return folder
+
+
+class TestLeica(FileContract):
+    """A scanned area that does not begin at the slide's corner."""
+
+    reader = "openslide"
+
+    @staticmethod
+    def write(folder: Path) -> Path:
+        return write_scn(folder / "a.scn", picture(307, 403), (150, 101), (701, 600), (1, 2))
 
 
 class TestArraySlide(SlideContract):

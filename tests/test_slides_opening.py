@@ -11,8 +11,9 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
+from slide_files import refusal
 
-from wsiseg.errors import MissingDependency, SlideNotReadable, UnknownName
+from wsiseg.errors import MissingDependency, UnknownName
 from wsiseg.geometry import Box
 from wsiseg.slides import image as image_reader
 from wsiseg.slides import open_slide
@@ -30,12 +31,6 @@ def noise(height: int = 150, width: int = 200) -> NDArray[np.uint8]:
 def tiff(path: Path, pixels: NDArray[Any], **options: Any) -> Path:
     tifffile.imwrite(path, pixels, **options)
     return path
-
-
-def refusal(path: Path, reader: str | None = None) -> str:
-    with pytest.raises(SlideNotReadable) as caught:
-        open_slide(path, reader)
-    return str(caught.value)
 
 
 # ---------------------------------------------------------------- which reader
@@ -247,16 +242,15 @@ def test_missing_empty_and_folder_are_told_apart(tmp_path: Path) -> None:
         assert "is a folder" in refusal(tmp_path, reader)
 
 
-def test_when_nobody_reads_it_each_reader_is_quoted(tmp_path: Path) -> None:
-    path = tmp_path / "notes.txt"
+def test_when_nobody_knows_the_format_that_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "notes.svs"
     path.write_text("these are no pixels")
     message = refusal(path)
-    assert "notes.txt: no reader can open it" in message
-    assert "openslide: OpenSlide does not know this format" in message
-    assert "tiffslide: tiffslide reads TIFF files only" in message
-    assert "image: is not a PNG, JPEG or TIFF image" in message
+    assert message.startswith("notes.svs: no reader can open it (openslide, tiffslide, image were")
     assert "export it as a tiled pyramidal TIFF" in message
-    assert str(tmp_path) not in message
+    assert "OpenSlide does not know this format" in refusal(path, "openslide")
+    assert "tiffslide reads TIFF files only" in refusal(path, "tiffslide")
+    assert "is not a PNG, JPEG or TIFF image" in refusal(path, "image")
 
 
 @pytest.mark.parametrize("layout", [{}, {"tile": (64, 64)}])
@@ -275,11 +269,9 @@ def test_grey_is_refused(tmp_path: Path, layout: dict[str, Any]) -> None:
         assert "1 sample(s) per pixel of kind MINISBLACK" in refusal(path, reader)
 
 
-def test_a_reason_all_readers_share_is_said_once(tmp_path: Path) -> None:
+def test_the_reason_is_that_of_a_reader_who_knows_the_format(tmp_path: Path) -> None:
     path = tiff(tmp_path / "a.tif", noise().astype(np.uint16), photometric="rgb", tile=(64, 64))
-    message = refusal(path)
-    assert message.count("16 bits") == 1
-    assert "openslide, tiffslide, image: has 16 bits" in message
+    assert refusal(path).startswith("a.tif: has 16 bits per sample")
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "1", "I;16"])
@@ -340,16 +332,6 @@ def test_a_header_alone_is_truncated(tmp_path: Path, n_bytes: int) -> None:
     path = tiff(tmp_path / "a.tif", noise(), photometric="rgb")
     path.write_bytes(path.read_bytes()[:n_bytes])
     assert ("truncated" in refusal(path)) == (n_bytes >= 4)
-
-
-def test_several_planes_and_several_images_are_refused(tmp_path: Path) -> None:
-    stack = np.stack([noise()] * 3)
-    path = tiff(tmp_path / "stack.tif", stack, photometric="rgb")
-    assert "one RGB plane (YXS) is needed" in refusal(path, "image")
-    with tifffile.TiffWriter(tmp_path / "two.tif") as writer:
-        writer.write(noise(), photometric="rgb")
-        writer.write(noise(140, 190), photometric="rgb")
-    assert "holds 2 images" in refusal(tmp_path / "two.tif", "image")
 
 
 def test_images_too_large_for_memory_are_refused_unread(

@@ -14,17 +14,24 @@ if TYPE_CHECKING:
         ComputeOptions,
         Done,
         Failed,
-        find_slides,
+        SlideEstimate,
+        estimate_many,
         segment,
         segment_many,
+        tissue_choice,
     )
     from wsiseg.demo import run_demo
+    from wsiseg.doctor import run_checks
     from wsiseg.errors import WsisegError
+    from wsiseg.exporting import export_runs
+    from wsiseg.listing import SlideEntry, list_slides
     from wsiseg.models import list_models, load_model
     from wsiseg.plan import PlanOptions
-    from wsiseg.results import Result, find_results, open_result, slide_stats
+    from wsiseg.regions import Region, read_regions
+    from wsiseg.results import Result, find_results, open_result
     from wsiseg.scale import ScaleOptions
     from wsiseg.slides import Slide, SlideInfo, open_slide
+    from wsiseg.stats import region_stats, slide_stats
     from wsiseg.tissue import TissueOptions
 
 __all__ = [
@@ -32,22 +39,31 @@ __all__ = [
     "Done",
     "Failed",
     "PlanOptions",
+    "Region",
     "Result",
     "ScaleOptions",
     "Slide",
+    "SlideEntry",
+    "SlideEstimate",
     "SlideInfo",
     "TissueOptions",
     "WsisegError",
+    "estimate_many",
+    "export_runs",
     "find_results",
-    "find_slides",
     "list_models",
+    "list_slides",
     "load_model",
     "open_result",
     "open_slide",
+    "read_regions",
+    "region_stats",
+    "run_checks",
     "run_demo",
     "segment",
     "segment_many",
     "slide_stats",
+    "tissue_choice",
 ]
 
 _HOME = {
@@ -55,22 +71,31 @@ _HOME = {
     "Done": "api",
     "Failed": "api",
     "PlanOptions": "plan",
+    "Region": "regions",
     "Result": "results",
     "ScaleOptions": "scale",
     "Slide": "slides",
+    "SlideEntry": "listing",
+    "SlideEstimate": "api",
     "SlideInfo": "slides",
     "TissueOptions": "tissue",
     "WsisegError": "errors",
+    "estimate_many": "api",
+    "export_runs": "exporting",
     "find_results": "results",
-    "find_slides": "api",
     "list_models": "models",
+    "list_slides": "listing",
     "load_model": "models",
     "open_result": "results",
     "open_slide": "slides",
+    "read_regions": "regions",
+    "region_stats": "stats",
+    "run_checks": "doctor",
     "run_demo": "demo",
     "segment": "api",
     "segment_many": "api",
-    "slide_stats": "results",
+    "slide_stats": "stats",
+    "tissue_choice": "api",
 }
 
 

@@ -235,33 +235,6 @@ _NO_INSTANCES = Instances(
 )
 
 
-def gather_runs(
-    runs: NDArray[np.int32], begin: NDArray[np.int64], end: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Return (first_run, runs) of the masks that have the runs from `begin` to `end`."""
-    first_run = np.zeros(len(begin) + 1, np.int64)
-    np.cumsum(end - begin, out=first_run[1:])
-    shift = np.repeat(begin - first_run[:-1], end - begin)
-    return first_run, runs[np.arange(first_run[-1]) + shift]
-
-
-def chosen(instances: Instances, index: NDArray[np.int64]) -> Instances:
-    """Return some of the instances, in the order of `index`."""
-    begin, end = instances.first_run[index], instances.first_run[index + 1]
-    first_run, runs = gather_runs(instances.runs, begin, end)
-    return Instances(
-        first_run=first_run,
-        runs=runs,
-        area_px=instances.area_px[index],
-        row_sum=instances.row_sum[index],
-        col_sum=instances.col_sum[index],
-        class_index=instances.class_index[index],
-        class_prob=instances.class_prob[index],
-        nucleus_prob=instances.nucleus_prob[index],
-        cut=instances.cut[index],
-    )
-
-
 def concatenated(parts: list[Instances]) -> Instances:
     """Return the instances of all parts in turn; of no parts, no instances."""
     parts = parts or [_NO_INSTANCES]

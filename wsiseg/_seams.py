@@ -9,16 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg._run_overlaps import (
-    chosen,
     components,
     concatenated,
     count_px,
-    gather_runs,
     largest_part,
     overlapping_pairs,
     subtract_runs,
 )
-from wsiseg.records import Instances, Tile
+from wsiseg.records import Instances, Tile, gather_runs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,7 +120,7 @@ def joined(parts: list[Found]) -> Found:
 def taken(found: Found, index: NDArray[np.int64]) -> Found:
     """Return some of the instances, in the order of `index`."""
     return Found(
-        chosen(found.instances, index),
+        found.instances.taken(index),
         found.box[index],
         found.tile_row[index],
         found.tile_col[index],
@@ -198,7 +196,7 @@ def resolve(found: Found, pairs: NDArray[np.int64], min_area_px: int) -> Fate:
 
 def cells_of(found: Found, fate: Fate, index: NDArray[np.int64]) -> Instances:
     """Return the final masks of some placed instances."""
-    whole = chosen(found.instances, index)
+    whole = found.instances.taken(index)
     first_run, runs = gather_runs(fate.runs, fate.begin[index], fate.end[index])
     sums = np.stack((whole.area_px, whole.row_sum, whole.col_sum))
     at = np.flatnonzero(fate.clipped[index])
@@ -227,7 +225,7 @@ def _by_priority(found: Found, index: NDArray[np.int64]) -> NDArray[np.int64]:
         -found.depth_px[index],
         found.tile_row[index],
         found.tile_col[index],
-        *place_keys(chosen(found.instances, index)),
+        *place_keys(found.instances.taken(index)),
     )
     return index[np.lexsort(keys[::-1])]
 

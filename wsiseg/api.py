@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wsiseg.choosing import choose_model
 from wsiseg.cluster import RunOnDask, check_workers, local_client
 from wsiseg.errors import Interrupted, UsageError, WsisegError
-from wsiseg.models import DEFAULT_MODEL, MapsModel, load_model
+from wsiseg.estimate import Estimate, estimate
+from wsiseg.exporters import find_exporter
+from wsiseg.listing import SlideEntry
+from wsiseg.machine import cpu_predictors
+from wsiseg.models import MapsModel, list_models, load_model
 from wsiseg.models.device import choose_numerics
-from wsiseg.pipeline import Progress, RunHere, TileRunner, run_directory, segment_planned
-from wsiseg.plan import PlanOptions, plan_run
+from wsiseg.pipeline import (
+    Progress,
+    RunHere,
+    TileRunner,
+    refuse_warnings,
+    run_directory,
+    segment_planned,
+)
+from wsiseg.plan import PlanOptions, RunPlan, plan_run
 from wsiseg.results import Result
-from wsiseg.scale import ScaleOptions
-from wsiseg.slides import Slide, open_slide
+from wsiseg.scale import ScaleOptions, resolve_scale
+from wsiseg.slides import Slide, SlideInfo, open_slide
+from wsiseg.tissue import TissueOptions
 
 if TYPE_CHECKING:
     from distributed import Client
 
-_MB_PER_PREDICTOR = 1500
-_MOST_PREDICTORS = 16
+NEAREST_MODEL = "auto"
+"""Name that stands for the shipped model nearest to the slide in µm per pixel."""
+
+Planned = Callable[[RunPlan], None]
+"""Told what is about to run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +71,36 @@ class Failed:
     error: WsisegError
 
 
+@dataclass(frozen=True, slots=True)
+class SlideEstimate:
+    """What segmenting a slide would take."""
+
+    slide: str
+    model: str
+    """Resolved name."""
+    mpp: float
+    """µm per level-0 pixel."""
+    mpp_source: str
+    """Where that comes from."""
+    estimate: Estimate
+    warnings: tuple[str, ...]
+    """What is known before any tile runs."""
+
+
 def segment(
     slide: str | Path | Slide,
     out: str | Path,
     *,
-    model: str | Path | MapsModel = DEFAULT_MODEL,
+    model: str | Path | MapsModel = NEAREST_MODEL,
     scale: ScaleOptions | float | None = None,
     options: PlanOptions = PlanOptions(),
     compute: ComputeOptions = ComputeOptions(),
     client: Client | None = None,
     formats: Sequence[str] = ("geojson",),
     overwrite: bool = False,
+    strict: bool = False,
     progress: Progress | None = None,
+    planned: Planned | None = None,
 ) -> Result:
     """Segment every nucleus of one slide.
 
@@ -77,15 +109,16 @@ def segment(
     Parameters
     ----------
     slide : str, Path or Slide
-        A slide or image file.
+        A slide or image file, or the folder of a DICOM slide.
     out : str or Path
         Folder in which `<slide name>.wsiseg/` is made.
     model : str, Path or MapsModel
-        Name of a shipped model, a model folder, or a model object.
+        Name of a shipped model, a model folder, or a model object; `"auto"`: the shipped
+        model nearest to the slide in µm per pixel.
     scale : ScaleOptions or float, optional
         µm per pixel, if the file does not say it, or how to settle it.
     options : PlanOptions
-        Tissue, stitching; `scale` stands in `scale`.
+        Tissue, regions of interest, stitching; `scale` stands in `scale`.
     compute : ComputeOptions
         Device, precision, workers.
     client : distributed.Client, optional
@@ -94,8 +127,12 @@ def segment(
         Exports into the run directory.
     overwrite : bool
         Delete an existing run first.
+    strict : bool
+        Take warnings for failures, before the expensive part where they can be known.
     progress : callable, optional
         Called with (stage, done, total).
+    planned : callable, optional
+        Called with the plan before it runs.
 
     Returns
     -------
@@ -114,112 +151,193 @@ def segment(
     >>> result.summary()["total"]["n"]  # doctest: +SKIP
     12034
     """
-    chosen = load_model(model)
-    numerics = choose_numerics(chosen.card, compute.device, compute.precision, compute.batch_size)
+    with plan_slide(slide, model, scale, options, compute) as plan:
+        if planned is not None:
+            planned(plan)
+        folder = run_directory(Path(out), plan.slide.info.name)
+        with _runner(compute, client, plan.numerics.device_kind) as run_tiles:
+            try:
+                return segment_planned(
+                    plan, folder, run_tiles, formats, overwrite, progress, strict
+                )
+            except KeyboardInterrupt as error:
+                raise Interrupted(
+                    f"{plan.slide.info.name}: interrupted; finished tiles are kept, call the "
+                    "same command again to continue"
+                ) from error
+
+
+@contextmanager
+def plan_slide(
+    slide: str | Path | Slide,
+    model: str | Path | MapsModel = NEAREST_MODEL,
+    scale: ScaleOptions | float | None = None,
+    options: PlanOptions = PlanOptions(),
+    compute: ComputeOptions = ComputeOptions(),
+) -> Iterator[RunPlan]:
+    """Open a slide and settle everything that is settled before its first tile runs.
+
+    Parameters are those of `segment`; nothing is written.
+    """
     if scale is not None:
         rules = scale if isinstance(scale, ScaleOptions) else ScaleOptions(mpp=float(scale))
         options = replace(options, scale=rules)
     with _opened(slide) as opened:
-        plan = plan_run(opened, chosen, numerics, options)
-        folder = run_directory(Path(out), opened.info.name)
-        with _runner(compute, client, numerics.device_kind) as run_tiles:
-            try:
-                return segment_planned(plan, folder, run_tiles, formats, overwrite, progress)
-            except KeyboardInterrupt as error:
-                raise Interrupted(
-                    f"{opened.info.name}: interrupted; finished tiles are kept, call the same "
-                    "command again to continue"
-                ) from error
+        chosen = model_for(opened.info, model, options.scale)
+        numerics = choose_numerics(
+            chosen.card, compute.device, compute.precision, compute.batch_size
+        )
+        yield plan_run(opened, chosen, numerics, options)
+
+
+def model_for(info: SlideInfo, model: str | Path | MapsModel, scale: ScaleOptions) -> MapsModel:
+    """Return the model named, or for `"auto"` the shipped one nearest in µm per pixel."""
+    if model != NEAREST_MODEL:
+        return load_model(model)
+    found = resolve_scale(info.name, info.mpp_x, info.mpp_y, info.objective_power, scale)
+    return load_model(choose_model(found.mpp, list_models()).name)
 
 
 def segment_many(
-    slides: Iterable[str | Path],
+    slides: Iterable[str | Path | SlideEntry],
     out: str | Path,
     *,
-    model: str | Path | MapsModel = DEFAULT_MODEL,
+    model: str | Path | MapsModel = NEAREST_MODEL,
     scale: ScaleOptions | float | None = None,
     options: PlanOptions = PlanOptions(),
     compute: ComputeOptions = ComputeOptions(),
     client: Client | None = None,
     formats: Sequence[str] = ("geojson",),
     overwrite: bool = False,
+    strict: bool = False,
     progress: Progress | None = None,
+    planned: Planned | None = None,
 ) -> Iterator[Done | Failed]:
     """Segment slides one after the other; one that fails does not stop the others.
 
-    Parameters are those of `segment`.
+    Parameters are those of `segment`.  What a `SlideEntry` says about its slide (µm per pixel,
+    model, regions, tissue) goes before what is said for all.
 
     Yields
     ------
     Done or Failed
         One per slide, in order.
     """
-    names: dict[str, Path] = {}
-    paths = [Path(slide) for slide in slides]
-    for path in paths:
-        if path.name in names:
-            raise UsageError(
-                f"two slides are called {path.name}; their results would have the same place: "
-                "give them different output folders"
-            )
-        names[path.name] = path
-    chosen = load_model(model)
+    entries = _entries(slides)
+    known = load_model(model) if model != NEAREST_MODEL else model
     started = local_client(compute.workers) if compute.workers is not None and not client else None
     with started or nullcontext(client) as shared_client:
-        for path in paths:
+        for entry in entries:
             try:
                 result = segment(
-                    path,
+                    entry.path,
                     out,
-                    model=chosen,
-                    scale=scale,
-                    options=options,
+                    model=known if entry.model is None else entry.model,
+                    options=options_of(entry, scale, options),
                     compute=replace(compute, workers=None),
                     client=shared_client,
                     formats=formats,
                     overwrite=overwrite,
+                    strict=strict,
                     progress=progress,
+                    planned=planned,
                 )
-                yield Done(path.name, result)
+                yield Done(entry.path.name, result)
             except Interrupted:
                 raise
             except WsisegError as error:
-                yield Failed(path.name, error)
+                yield Failed(entry.path.name, error)
 
 
-SLIDE_SUFFIXES = frozenset(
-    {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".vms", ".vmu"}
-    | {".czi", ".dcm", ".png", ".jpg", ".jpeg"}
-)
-"""What is taken for a slide in a folder; files named one by one may have any."""
+def estimate_many(
+    slides: Iterable[str | Path | SlideEntry],
+    out: str | Path,
+    *,
+    model: str | Path | MapsModel = NEAREST_MODEL,
+    scale: ScaleOptions | float | None = None,
+    options: PlanOptions = PlanOptions(),
+    compute: ComputeOptions = ComputeOptions(),
+    formats: Sequence[str] = ("geojson",),
+    strict: bool = False,
+) -> Iterator[SlideEstimate | Failed]:
+    """Say for each slide what `segment_many` would do, how long and how large; write nothing.
 
+    Parameters are those of `segment_many`; a few tiles of each slide are run to measure.
 
-def find_slides(paths: Iterable[Path]) -> list[Path]:
-    """Return the slides among files and folders, folders searched without their folders.
-
-    Raises
+    Yields
     ------
-    UsageError
-        If a folder holds no slide.
+    SlideEstimate or Failed
+        One per slide, in order; what would be refused is Failed.
     """
-    found: list[Path] = []
-    for path in paths:
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = sorted(
-            entry
-            for entry in path.iterdir()
-            # macOS leaves `._name` beside a file on some disks.
-            if entry.suffix.lower() in SLIDE_SUFFIXES and not entry.name.startswith(".")
-        )
-        if not inside:
+    for entry in _entries(slides):
+        chosen = model if entry.model is None else entry.model
+        try:
+            with plan_slide(
+                entry.path, chosen, options=options_of(entry, scale, options), compute=compute
+            ) as plan:
+                yield _estimate(plan, Path(out), compute, formats, strict)
+        except WsisegError as error:
+            yield Failed(entry.path.name, error)
+
+
+def _estimate(
+    plan: RunPlan, out: Path, compute: ComputeOptions, formats: Sequence[str], strict: bool
+) -> SlideEstimate:
+    for name in formats:
+        find_exporter(name)
+    name = plan.slide.info.name
+    warnings = [*plan.warnings, *plan.first_look]
+    if strict:
+        refuse_warnings(name, warnings, "nothing was run")
+    predictors = 1 if plan.numerics.device_kind == "cuda" else cpu_predictors()
+    need = estimate(plan, run_directory(out, name), predictors, compute.workers, formats)
+    return SlideEstimate(
+        slide=name,
+        model=plan.model.card.name,
+        mpp=plan.scale.mpp,
+        mpp_source=plan.scale.source,
+        estimate=need,
+        warnings=tuple(warning["message"] for warning in warnings),
+    )
+
+
+def _entries(slides: Iterable[str | Path | SlideEntry]) -> list[SlideEntry]:
+    entries = [
+        slide if isinstance(slide, SlideEntry) else SlideEntry(Path(slide)) for slide in slides
+    ]
+    names: set[str] = set()
+    for entry in entries:
+        if entry.path.name in names:
             raise UsageError(
-                f"{path} holds no slide; files ending in {', '.join(sorted(SLIDE_SUFFIXES))} "
-                "are looked for"
+                f"two slides are called {entry.path.name}; their results would have the same "
+                "place: give them different output folders"
             )
-        found += inside
-    return found
+        names.add(entry.path.name)
+    return entries
+
+
+def options_of(
+    entry: SlideEntry, scale: ScaleOptions | float | None, options: PlanOptions
+) -> PlanOptions:
+    """Return the options for one slide: what its list says, else what is said for all."""
+    rules = options.scale
+    if scale is not None:
+        rules = scale if isinstance(scale, ScaleOptions) else ScaleOptions(mpp=float(scale))
+    if entry.mpp is not None or entry.override_mpp is not None:
+        rules = replace(rules, mpp=entry.mpp, override_mpp=entry.override_mpp)
+    if entry.mpp_from_objective is not None:
+        rules = replace(rules, from_objective=entry.mpp_from_objective)
+    options = replace(options, scale=rules)
+    if entry.roi is not None:
+        options = replace(options, roi=entry.roi)
+    if entry.tissue is not None:
+        options = replace(options, tissue=tissue_choice(entry.tissue))
+    return options
+
+
+def tissue_choice(text: str) -> TissueOptions | Path | None:
+    """Return what `auto`, `none` or the name of a GeoJSON file means for `PlanOptions`."""
+    return TissueOptions() if text == "auto" else None if text == "none" else Path(text)
 
 
 @contextmanager
@@ -245,17 +363,3 @@ def _runner(
             yield RunOnDask(local)
     else:
         yield RunHere(1 if device_kind == "cuda" else cpu_predictors())
-
-
-def cpu_predictors() -> int:
-    """Return how many tiles to predict at once here: one a core, as memory allows."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, min(cores, _available_mb() // _MB_PER_PREDICTOR, _MOST_PREDICTORS))
-
-
-def _available_mb() -> int:
-    if sys.platform != "linux":
-        return 8000
-    with open("/proc/meminfo", encoding="ascii") as lines:  # noqa: PTH123
-        found = dict(line.split(":") for line in lines)
-    return int(found["MemAvailable"].split()[0]) // 1024

@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
 from wsiseg.errors import ResultNotReadable
 from wsiseg.exporters.ome_zarr import write_masks
-from wsiseg.exporters.parquet import CellsWriter
+from wsiseg.exporters.parquet import CellsWriter, RegionColumns
 from wsiseg.geometry import Box, Frame
 from wsiseg.identity import cell_uuids
-from wsiseg.measure import measure_instances
+from wsiseg.measure import centroids_px, measure_instances
 from wsiseg.outlines import trace_outlines
 from wsiseg.plan import RunPlan
 from wsiseg.records import UNKNOWN_CLASS, Cells, Instances, Tile
+from wsiseg.regions import Memberships, Region, RegionIndex
 from wsiseg.rundir import RunDir, read_tile_file, write_atomically
 from wsiseg.slides import read_frame
 from wsiseg.stitch import StitchCounts, TileInstances, stitch
@@ -95,13 +97,15 @@ def assemble_cells(
     counts = StitchCounts()
     bands: list[Band] = []
     n_cells = n_cut = 0
+    index = RegionIndex(plan.regions) if plan.regions else None
     tiles = _read_tiles(folder, plan.run_key, [tile for tile, _ in plan.tiles])
     with CellsWriter(folder.path / "cells.parquet", plan.frame, plan.scale.mpp, names) as writer:
         for stitched in watch.timed("stitch", stitch(tiles, plan.options.stitch)):
             cells = _with_some_class(stitched.cells)
             counts = counts + stitched.counts
             with watch.stage("measure"):
-                _write_cells(writer, cells, plan)
+                cells, regions = _within_regions(cells, plan, index, n_cells)
+                _write_cells(writer, cells, plan, regions)
             with watch.stage("spool"):
                 bands += _spool(folder, len(bands), cells)
             by_class += np.bincount(cells.instances.class_index, minlength=len(names))
@@ -165,13 +169,52 @@ def _read_tiles(folder: RunDir, run_key: str, tiles: Sequence[Tile]) -> Iterator
         yield found
 
 
-def _write_cells(writer: CellsWriter, cells: Cells, plan: RunPlan) -> None:
+def _within_regions(
+    cells: Cells, plan: RunPlan, index: RegionIndex | None, n_before: int
+) -> tuple[Cells, RegionColumns | None]:
+    """Keep the nuclei with a centroid in a region, numbered on, and say in which they are.
+
+    The centroids are those of the table, to the last bit, so that filtering the whole slide's
+    table gives the same nuclei.
+    """
+    if index is None:
+        return cells, None
+    x_px, y_px = centroids_px(cells.instances)
+    found = index.locate(x_px * plan.frame.scale, y_px * plan.frame.scale)
+    kept = np.flatnonzero(found.innermost >= 0)
+    inside = Cells(
+        cells.instances.taken(kept),
+        n_before + 1 + np.arange(len(kept), dtype=np.int64),
+        cells.tile_row[kept],
+        cells.tile_col[kept],
+    )
+    return inside, region_columns(found, kept, plan.regions)
+
+
+def region_columns(
+    found: Memberships, kept: NDArray[np.int64], regions: Sequence[Region]
+) -> RegionColumns:
+    """Return the region columns of the nuclei at the positions `kept`, all in some region."""
+    names = pa.array([region.name for region in regions], pa.string())
+    classes = pa.array([region.class_name for region in regions], pa.string())
+    innermost = pa.array(found.innermost[kept])
+    n_members = np.diff(found.first)
+    offsets = np.concatenate([[0], np.cumsum(n_members[kept])]).astype(np.int32)
+    # Nuclei outside have no members, so what is left is that of the kept ones, in order.
+    ids = pa.ListArray.from_arrays(offsets, pa.array(found.member.astype(np.uint16)))
+    return RegionColumns(names.take(innermost), classes.take(innermost), ids)
+
+
+def _write_cells(
+    writer: CellsWriter, cells: Cells, plan: RunPlan, regions: RegionColumns | None
+) -> None:
     instances = cells.instances
     writer.write(
         cells,
         trace_outlines(instances),
         measure_instances(instances, plan.model_mpp),
         cell_uuids(instances, plan.slide.info.fingerprint, plan.model.card.sha256),
+        regions,
     )
 
 

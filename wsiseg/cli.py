@@ -14,7 +14,8 @@ import typer
 import wsiseg
 from wsiseg.errors import Interrupted, UnknownName, UsageError, WsisegError
 from wsiseg.terminal import (
-    explain_model,
+    estimate_rows,
+    plan_teller,
     print_table,
     show_progress,
     slide_facts,
@@ -34,23 +35,50 @@ app = typer.Typer(
 )
 
 
-class Tissue(enum.StrEnum):
-    """What counts as tissue."""
+class RoiOriginName(enum.StrEnum):
+    """What coordinates in GeoJSON files are relative to."""
 
     auto = "auto"
-    none = "none"
+    bounds = "bounds"
+    slide = "slide"
 
 
-SlidesArgument = Annotated[list[Path], typer.Argument(help="Slides, images, or folders of them.")]
+class Grouping(enum.StrEnum):
+    """What counts are grouped by, besides slide and class."""
+
+    slide = "slide"
+    region = "region"
+
+
+SlidesArgument = Annotated[
+    list[Path], typer.Argument(help="Slides, images, folders of them, or CSV files that list them.")
+]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
-ModelOption = Annotated[str, typer.Option(help="Shipped model's name or model folder.")]
+ModelOption = Annotated[
+    str, typer.Option(help="auto (nearest in µm per pixel), a shipped model's name, or a folder.")
+]
 MppOption = Annotated[float | None, typer.Option(help="µm per pixel, if the file lacks it.")]
 OverrideOption = Annotated[float | None, typer.Option(help="µm per pixel, against the file.")]
 FromObjective = Annotated[
     bool, typer.Option("--mpp-from-objective", help="10x/20x/40x as 1/0.5/0.25 µm per pixel.")
 ]
 ForceScale = Annotated[bool, typer.Option("--force-scale", help="Enlarge beyond 3 times.")]
-TissueOption = Annotated[Tissue, typer.Option(help="auto: find it; none: everything counts.")]
+TissueOption = Annotated[
+    str, typer.Option(help="auto: find it; none: everything counts; or a GeoJSON file.")
+]
+RoiOption = Annotated[
+    Path | None, typer.Option(help="GeoJSON from QuPath: only nuclei in these regions count.")
+]
+RoiOriginOption = Annotated[
+    RoiOriginName,
+    typer.Option(help="What coordinates in GeoJSON files are relative to; QuPath: bounds."),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Take warnings for failures, before the long part.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would run, how long, how large; write nothing.")
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 PrecisionOption = Annotated[
     str | None, typer.Option(help="float32, bfloat16 or float16; else the model card's.")
@@ -68,37 +96,51 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Only errors and the final 
 def segment(
     slides: SlidesArgument,
     out: OutOption,
-    model: ModelOption = "nuclei-40x-v0",
+    model: ModelOption = "auto",
     mpp: MppOption = None,
     override_mpp: OverrideOption = None,
     mpp_from_objective: FromObjective = False,
     force_scale: ForceScale = False,
-    tissue: TissueOption = Tissue.auto,
+    tissue: TissueOption = "auto",
+    roi: RoiOption = None,
+    roi_origin: RoiOriginOption = RoiOriginName.auto,
     device: DeviceOption = "auto",
     precision: PrecisionOption = None,
     batch_size: BatchOption = None,
     workers: WorkersOption = None,
     format: FormatOption = "geojson",  # noqa: A002
+    strict: Strict = False,
+    dry_run: DryRun = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
     """Find every nucleus of each slide."""
     with _errors_to_exit_codes():
-        chosen = wsiseg.load_model(model)
-        explain_model(chosen.card)
-        options = wsiseg.PlanOptions(tissue=None) if tissue is Tissue.none else wsiseg.PlanOptions()
+        formats = _names(format)
+        common: dict[str, Any] = {
+            "model": model,
+            "scale": wsiseg.ScaleOptions(mpp, override_mpp, mpp_from_objective, force_scale),
+            "options": wsiseg.PlanOptions(
+                tissue=wsiseg.tissue_choice(tissue), roi=roi, roi_origin=roi_origin.value
+            ),
+            "compute": wsiseg.ComputeOptions(device, precision, batch_size, workers),
+        }
+        entries = wsiseg.list_slides(slides)
+        if dry_run:
+            _finish_dry_run(
+                list(wsiseg.estimate_many(entries, out, formats=formats, strict=strict, **common))
+            )
         with show_progress(quiet) as progress:
             outcomes = list(
                 wsiseg.segment_many(
-                    wsiseg.find_slides(slides),
+                    entries,
                     out,
-                    model=chosen,
-                    scale=wsiseg.ScaleOptions(mpp, override_mpp, mpp_from_objective, force_scale),
-                    options=options,
-                    compute=wsiseg.ComputeOptions(device, precision, batch_size, workers),
-                    formats=[name for name in format.split(",") if name],
+                    formats=formats,
                     overwrite=overwrite,
+                    strict=strict,
                     progress=progress,
+                    planned=plan_teller(quiet),
+                    **common,
                 )
             )
     _finish(outcomes)
@@ -111,10 +153,8 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Segment a real slide with a free licence, and say where the picture is."""
-    with _errors_to_exit_codes():
-        explain_model(wsiseg.load_model().card)
-        with show_progress(quiet) as progress:
-            result = wsiseg.run_demo(out, slide, progress)
+    with _errors_to_exit_codes(), show_progress(quiet) as progress:
+        result = wsiseg.run_demo(out, slide, progress, plan_teller(quiet))
     print_table(summary_rows(result))
     _tell_where(result)
 
@@ -127,8 +167,13 @@ def info(slide: Path, reader: ReaderOption = None) -> None:
 
 
 @app.command()
-def stats(runs: RunsArgument) -> None:
-    """Count cells per slide and class, zeros included."""
+def stats(
+    runs: RunsArgument,
+    by: Annotated[Grouping, typer.Option(help="slide, or each region of interest.")] = (
+        Grouping.slide
+    ),
+) -> None:
+    """Count cells per slide (and region) and class, zeros included."""
     with _errors_to_exit_codes():
         results, unread = [], []
         for path in wsiseg.find_results(runs):
@@ -136,7 +181,8 @@ def stats(runs: RunsArgument) -> None:
                 results.append(wsiseg.open_result(path))
             except WsisegError as error:
                 unread.append(error)
-        print_table(wsiseg.slide_stats(results).to_pylist())
+        count = wsiseg.region_stats if by is Grouping.region else wsiseg.slide_stats
+        print_table(count(results).to_pylist())
     for reason in unread:
         typer.secho(f"not counted: {reason}", fg="red", err=True)
     if unread:
@@ -145,13 +191,48 @@ def stats(runs: RunsArgument) -> None:
 
 @app.command()
 def export(
-    run: Path,
+    runs: RunsArgument,
     format: Annotated[str, typer.Option("--format", help="geojson or ome-zarr.")],  # noqa: A002
-    to: Annotated[Path, typer.Option(help="File or folder to write.")],
+    to: Annotated[str, typer.Option(help="File to write; DIR/ names it after the slide.")],
+    split: Annotated[int | None, typer.Option(help="Most nuclei in a GeoJSON file.")] = None,
+    classes: Annotated[str, typer.Option(help="Only these classes, by commas.")] = "",
+    regions: Annotated[str, typer.Option(help="Only cells in these regions, by commas.")] = "",
+    centroids: Annotated[
+        bool, typer.Option("--centroids", help="Points instead of polygons.")
+    ] = False,
+    ome_zarr: Annotated[
+        str | None, typer.Option("--ome-zarr", help="OME-Zarr version: 0.5 or 0.4.")
+    ] = None,
 ) -> None:
     """Write a run's cells in another format."""
+    given = {
+        "split": split,
+        "classes": _names(classes) or None,
+        "regions": _names(regions) or None,
+        "centroids": centroids or None,
+        "version": ome_zarr,
+    }
+    chosen = {name: value for name, value in given.items() if value is not None}
     with _errors_to_exit_codes():
-        typer.echo(wsiseg.open_result(run).export(format, to))
+        results = [wsiseg.open_result(run) for run in wsiseg.find_results(runs)]
+        for path in wsiseg.export_runs(results, format, to, chosen):
+            typer.echo(path)
+
+
+@app.command()
+def doctor(
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where results would go.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model to try; else the shipped one.")] = None,
+) -> None:
+    """Check that everything a run needs works here, and say what to do where not."""
+    failed = False
+    with _errors_to_exit_codes():
+        for check in wsiseg.run_checks(out, model):
+            failed |= not check.ok
+            typer.echo(f"{'ok   ' if check.ok else 'FAILS'}  {check.name}: {check.said}")
+            if not check.ok:
+                typer.secho(f"       {check.fix}", fg="yellow")
+    raise typer.Exit(SOME_FAILED if failed else DONE)
 
 
 @app.command()
@@ -177,13 +258,33 @@ def main() -> None:
     app()
 
 
+def _names(text: str) -> tuple[str, ...]:
+    """Return the parts of a list separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _finish_dry_run(outcomes: list[Any]) -> NoReturn:
+    """Print what would run, and leave."""
+    estimates = [outcome for outcome in outcomes if not isinstance(outcome, wsiseg.Failed)]
+    print_table(estimate_rows(estimates))
+    for estimate in estimates:
+        for message in estimate.warnings:
+            typer.secho(f"warning: {estimate.slide}: {message}", fg="yellow", err=True)
+    _leave(outcomes)
+
+
 def _finish(outcomes: list[Any]) -> NoReturn:
     """Print the table of slides and leave with the right exit code."""
-    failed = [outcome for outcome in outcomes if isinstance(outcome, wsiseg.Failed)]
     for outcome in outcomes:
         if isinstance(outcome, wsiseg.Done):
             print_table(summary_rows(outcome.result))
             _tell_where(outcome.result)
+    _leave(outcomes)
+
+
+def _leave(outcomes: list[Any]) -> NoReturn:
+    """Say which slides failed and why, and leave with the right exit code."""
+    failed = [outcome for outcome in outcomes if isinstance(outcome, wsiseg.Failed)]
     for outcome in failed:
         typer.secho(f"failed: {outcome.error}", fg="red", err=True)
     started = len(failed) < len(outcomes) or not all(_is_usage(f.error) for f in failed)

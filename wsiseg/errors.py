@@ -11,6 +11,7 @@ WsisegError
 ├── UnknownName (LookupError)            no model, class, format or plug-in of that name
 ├── ModelNotUsable (ValueError)          a model file is damaged or of a newer format
 ├── ResultNotReadable (ValueError)       a run or tile file is damaged, unfinished or newer
+├── WarningsRefused                      a run has warnings, and --strict was asked for
 ├── MissingDependency (ImportError)      an optional package is needed
 └── Interrupted                          stopped by a signal; the same command continues
 
@@ -62,6 +63,10 @@ class ModelNotUsable(WsisegError, ValueError):
 
 class ResultNotReadable(WsisegError, ValueError):
     """A run directory or tile file is damaged, unfinished or of a newer format."""
+
+
+class WarningsRefused(WsisegError):
+    """A run has warnings, and strictness was asked for."""
 
 
 class MissingDependency(WsisegError, ImportError):

@@ -10,8 +10,10 @@ from importlib.metadata import version
 from typing import Any
 
 from wsiseg.assemble import CellCounts, Stopwatch, class_colours, stitch_counts_json
-from wsiseg.plan import RunPlan
+from wsiseg.models import ModelCard
+from wsiseg.plan import RunPlan, RunWarning
 from wsiseg.predict import TileReport, peak_memory_mb
+from wsiseg.quality import TileQuality, slide_warnings
 from wsiseg.results import Result
 from wsiseg.rundir import RESULT_VERSION, RUN_FORMAT_VERSION
 from wsiseg.side_files import RESEARCH_USE
@@ -26,7 +28,8 @@ def started_run(plan: RunPlan, started: str) -> dict[str, Any]:
         "mpp": plan.scale.mpp,
         "mpp_source": plan.scale.source,
     }
-    no_area = None if plan.analysed_mm2 > 0 else "no tissue was found"
+    nothing = "no tissue in the regions" if plan.regions else "no tissue was found"
+    no_area = None if plan.analysed_mm2 > 0 else nothing
     return {
         "format": "wsiseg-run",
         "format_version": RUN_FORMAT_VERSION,
@@ -65,7 +68,18 @@ def started_run(plan: RunPlan, started: str) -> dict[str, Any]:
             "run": len(plan.tiles),
             "unreadable": [],
         },
-        "warnings": list(plan.warnings),
+        "regions": [
+            {
+                "name": region.name,
+                "class": region.class_name,
+                "kind": region.kind,
+                "missing": region.missing,
+                "uuid": region.uuid,
+                "analysed_mm2": area_mm2,
+            }
+            for region, area_mm2 in zip(plan.regions, plan.region_mm2, strict=True)
+        ],
+        "warnings": [*plan.warnings, *plan.first_look],
     }
 
 
@@ -78,33 +92,61 @@ def cell_fields(counts: CellCounts) -> dict[str, Any]:
     }
 
 
-def late_warnings(plan: RunPlan, result: Result, counts: CellCounts) -> list[dict[str, str]]:
-    """Return what only the cells can tell."""
-    warnings = []
-    if not plan.tiles:
-        message = "no tissue was found, so nothing was analysed; --tissue none takes everything"
+def warnings_of_cells(
+    plan: RunPlan, result: Result, counts: CellCounts, reports: Sequence[TileReport]
+) -> list[RunWarning]:
+    """Return what all tiles and cells tell."""
+    warnings = tile_warnings(plan, reports)
+    if plan.analysed_mm2 == 0:
+        what = "the regions hold no tissue" if plan.regions else "no tissue was found"
+        message = f"{what}, so nothing was analysed; --tissue none takes everything for tissue"
         warnings.append({"code": "no-tissue", "message": message})
-    low, high = plan.model.card.nuclear_area_um2
     median = result.summary()["total"]["median_area_um2"]
-    if median is not None and not low <= median <= high:
-        warnings.append(
-            {
-                "code": "nuclear-size",
-                "message": f"the median nuclear area is {median:.1f} µm², outside the {low:g} to "
-                f"{high:g} µm² this model was made for; the slide's µm per pixel may be wrong",
-            }
-        )
+    warnings += _nuclear_size(plan.model.card, median)
     if counts.n_cut:
         message = f"{counts.n_cut} nuclei are larger than a tile's margin and may lack a part"
         warnings.append({"code": "cut", "message": message})
     return warnings
 
 
+def tile_warnings(plan: RunPlan, reports: Sequence[TileReport]) -> list[RunWarning]:
+    """Return what tiles tell of the slide's stain, focus, ink and the network's confidence."""
+    shares = {(tile.row, tile.col): share for tile, share in plan.tiles}
+    measured = [
+        (TileQuality.from_json(report["quality"]), shares[report["row"], report["col"]])
+        for report in reports
+    ]
+    confidence = [(report["mean_confidence"], report["n_own"]) for report in reports]
+    return slide_warnings(measured, plan.model.card.appearance, confidence)
+
+
+def probe_warnings(plan: RunPlan, reports: Sequence[TileReport]) -> list[RunWarning]:
+    """Return what the first few tiles tell, nuclear size included."""
+    sized = [report for report in reports if report["median_area_px"] is not None]
+    median = None
+    if sized:
+        # Of the fullest tile: the others may hold a handful of nuclei.
+        fullest = max(sized, key=lambda report: int(report["n_own"]))
+        median = float(fullest["median_area_px"]) * plan.model_mpp**2
+    return tile_warnings(plan, reports) + _nuclear_size(plan.model.card, median)
+
+
+def _nuclear_size(card: ModelCard, median_um2: float | None) -> list[RunWarning]:
+    low, high = card.nuclear_area_um2
+    if median_um2 is None or low <= median_um2 <= high:
+        return []
+    message = (
+        f"the median nuclear area is {median_um2:.1f} µm², outside the {low:g} to {high:g} µm² "
+        "this model was made for; the slide's µm per pixel may be wrong"
+    )
+    return [{"code": "nuclear-size", "message": message}]
+
+
 def stage_seconds(watch: Stopwatch, reports: Sequence[TileReport]) -> dict[str, float]:
     """Return wall-clock seconds by stage, and the summed busy seconds inside tiles."""
     busy = {
         f"tiles_{stage}_busy": sum(report["seconds"][stage] for report in reports)
-        for stage in ("read", "predict", "decode")
+        for stage in ("read", "predict", "decode", "quality")
     }
     return {name: round(spent, 3) for name, spent in (watch.seconds | busy).items()}
 

@@ -57,6 +57,12 @@ class Measurements:
         return len(self.x_px)
 
 
+def centroids_px(instances: Instances) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the centroids' x and y in pixels of the instances' frame, each (n,) float64."""
+    area = instances.area_px
+    return instances.col_sum / area + 0.5, instances.row_sum / area + 0.5
+
+
 def measure_instances(instances: Instances, model_mpp: float) -> Measurements:
     """Return size and shape of each instance.
 
@@ -108,9 +114,10 @@ def measure_instances(instances: Instances, model_mpp: float) -> Measurements:
         np.ascontiguousarray(area),
     )
     perimeter, major, minor, eccentricity, solidity, circularity, orientation = shape
+    x_px, y_px = centroids_px(instances)
     return Measurements(
-        x_px=instances.col_sum / area + 0.5,
-        y_px=instances.row_sum / area + 0.5,
+        x_px=x_px,
+        y_px=y_px,
         area_um2=area.astype(np.float64) * model_mpp**2,
         perimeter_um=perimeter * model_mpp,
         major_axis_um=major * model_mpp,

@@ -6,6 +6,7 @@ Drawing functions take arrays and give arrays; only `encode_png` knows a file fo
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from wsiseg._drawing import (
     LegendEntry,
     Picture,
     beside,
+    blank,
     bordered,
     box_swatch,
     checked_picture,
@@ -61,6 +63,19 @@ _OPACITY = 0.4
 _UNREADABLE_RGB: RGB = (220, 0, 0)
 _BORDER_RGB: RGB = (150, 150, 150)
 _NOTE_RGB: RGB = (170, 0, 0)
+_FLAG_RGB: dict[str, RGB] = {
+    "blurred": (230, 120, 0),
+    "ink": (0, 160, 200),
+    "fold": (150, 0, 190),
+    "dark": (20, 20, 20),
+    "not-h-and-e": (0, 150, 0),
+    "low-confidence": (200, 170, 0),
+    "unlike-training": (220, 60, 140),
+}
+"""Colour of each flag of `wsiseg.quality`; others are drawn in grey."""
+_OTHER_FLAG_RGB: RGB = (110, 110, 110)
+_FLAG_LINE_PX = 2
+_FLAG_SWATCH_PX = 14
 _DASH_PX = 8
 _MARGIN_PX = 16
 _LEAST_WIDTH_PX = 640
@@ -109,6 +124,7 @@ def draw_thumbnail(
     slide_mpp: float,
     slide_name: str = "",
     roi_rings_px: Sequence[NDArray[np.float64]] = (),
+    flagged: Sequence[tuple[FloatBox, str]] = (),
 ) -> Picture:
     """Draw what was looked at: tissue, region of interest, tiles.
 
@@ -128,6 +144,9 @@ def draw_thumbnail(
         µm per level-0 pixel, for the scale bar.
     slide_name : str
         Title; without it there is none.
+    flagged : sequence of ((x, y, width, height), str)
+        Tiles, level-0 pixels, and what is odd about them; one entry for each of a tile's flags.
+        They are framed from the outside in, and counted in the legend.
 
     Returns
     -------
@@ -136,6 +155,7 @@ def draw_thumbnail(
     """
     picture = checked_picture("the thumbnail", rgb).copy()
     _draw_tiles(picture, frame.scale, tiles)
+    _draw_flags(picture, frame.scale, flagged)
     for box in unreadable:
         _hatch(picture, frame.scale, box)
     _draw_rings(picture, frame.scale, tissue_rings_px, _TISSUE_RGB)
@@ -152,6 +172,7 @@ def draw_thumbnail(
     if unreadable:
         swatch = box_swatch(_UNREADABLE_RGB, WHITE)
         entries.append(LegendEntry(_hatched(swatch), f"not readable: {len(unreadable):,}"))
+    entries += _flag_entries(flagged)
     title = [text_strip(slide_name, 18, width_px)] if slide_name else []
     parts = [
         *title,
@@ -275,6 +296,42 @@ def _draw_tiles(picture: Picture, scale: float, tiles: Sequence[FloatBox]) -> No
         edges[[rows.start, rows.stop - 1], cols] = True
     _blend(picture, idle, _VEIL_RGB)
     _blend(picture, edges, _TILE_RGB)
+
+
+def _flag_codes(flagged: Sequence[tuple[FloatBox, str]]) -> list[str]:
+    """Return the codes that occur, in a fixed order."""
+    found = {code for _, code in flagged}
+    return [code for code in _FLAG_RGB if code in found] + sorted(found - set(_FLAG_RGB))
+
+
+def _draw_flags(picture: Picture, scale: float, flagged: Sequence[tuple[FloatBox, str]]) -> None:
+    """Frame flagged tiles; each further flag of a tile stands inside the one before."""
+    order = {code: place for place, code in enumerate(_flag_codes(flagged))}
+    n_drawn: Counter[FloatBox] = Counter()
+    for box, code in sorted(flagged, key=lambda entry: order[entry[1]]):
+        rows, cols = _slices(picture, scale, box)
+        # One pixel stays free: there the tile's own edge is.
+        inset_px = 1 + n_drawn[box] * _FLAG_LINE_PX
+        n_drawn[box] += 1
+        inside = picture[rows, cols][inset_px:-inset_px, inset_px:-inset_px]
+        colour = _FLAG_RGB.get(code, _OTHER_FLAG_RGB)
+        for side in (inside, inside[::-1], inside.swapaxes(0, 1), inside.swapaxes(0, 1)[::-1]):
+            side[:_FLAG_LINE_PX] = colour
+
+
+def _flag_entries(flagged: Sequence[tuple[FloatBox, str]]) -> list[LegendEntry]:
+    n_tiles = Counter(code for _, code in flagged)
+    return [
+        LegendEntry(
+            bordered(
+                blank(_FLAG_SWATCH_PX, _FLAG_SWATCH_PX),
+                _FLAG_LINE_PX,
+                _FLAG_RGB.get(code, _OTHER_FLAG_RGB),
+            ),
+            f"{code}: {n_tiles[code]:,}",
+        )
+        for code in _flag_codes(flagged)
+    ]
 
 
 def _blend(picture: Picture, where: NDArray[np.bool_], colour: RGB) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,16 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.assemble import Stopwatch, assemble_cells, paint_all
-from wsiseg.errors import OutputExists, OutputNotWritable
+from wsiseg.errors import OutputExists, OutputNotWritable, WarningsRefused
+from wsiseg.exporters import find_exporter
 from wsiseg.manifest import (
     cell_fields,
-    late_warnings,
     peak_of_processes,
+    probe_warnings,
     stage_seconds,
     started_run,
+    warnings_of_cells,
 )
 from wsiseg.plan import RunPlan
-from wsiseg.plugins import load_plugin
 from wsiseg.predict import TileJob, TileProcessor, TileReport
 from wsiseg.records import Maps, Tile
 from wsiseg.results import Result, open_result
@@ -41,6 +42,7 @@ from wsiseg.rundir import (
 from wsiseg.side_files import (
     write_overlay,
     write_readme,
+    write_regions,
     write_summary,
     write_thumbnail,
     write_tiles,
@@ -48,6 +50,8 @@ from wsiseg.side_files import (
 )
 
 log = logging.getLogger("wsiseg")
+_PROBE_TILES = 2
+"""With `strict`, so many tiles are looked at before the others run."""
 _PAINTERS = 4
 """Each holds a shard of 4096² px, so more would cost more memory than they save time."""
 
@@ -116,9 +120,8 @@ def _finish_when_predicted(
     maps: Future[tuple[list[Maps], float]],
 ) -> TileReport:
     all_maps, seconds = maps.result()
-    return processor.finish(
-        tile, all_maps[index], {"read": reads[index].result()[1], "predict": seconds}
-    )
+    rgb, read_seconds = reads[index].result()
+    return processor.finish(tile, rgb, all_maps[index], {"read": read_seconds, "predict": seconds})
 
 
 def run_directory(out: Path, slide_name: str) -> RunDir:
@@ -133,6 +136,7 @@ def segment_planned(
     formats: Sequence[str] = ("geojson",),
     overwrite: bool = False,
     progress: Progress | None = None,
+    strict: bool = False,
 ) -> Result:
     """Carry out a plan; continues where an earlier call stopped.
 
@@ -150,9 +154,13 @@ def segment_planned(
         Delete an existing run first.
     progress : callable, optional
         Told about every step.
+    strict : bool
+        Take warnings for failures, the earlier the better.
 
     Raises
     ------
+    WarningsRefused
+        If there are warnings and `strict`; a finished run stays as it is.
     OutputExists
         If the directory holds another run, or something else.
     OutputNotWritable
@@ -161,15 +169,17 @@ def segment_planned(
     watch = Stopwatch()
     tell = progress or _say_nothing
     for name in formats:
-        load_plugin("wsiseg.exporters", name)
+        find_exporter(name)
+    if strict:
+        refuse_warnings(plan.slide.info.name, [*plan.warnings, *plan.first_look], "nothing was run")
     if _is_finished(folder, plan, overwrite):
-        return _with_exports(open_result(folder.path), formats)
+        return _judged(_with_exports(open_result(folder.path), formats), strict)
     _open_folder(folder)
     started = _now()
     write_json(folder.run_json, started_run(plan, started) | {"status": "running"})
     handler = _log_to(folder.path / "log.txt")
     try:
-        return _run(plan, folder, run_tiles, formats, tell, watch, started)
+        result = _run(plan, folder, run_tiles, formats, tell, watch, started, strict)
     except BaseException as error:
         if _is_finished_meanwhile(folder, plan):
             # Another call with the same identity was faster and has cleared the tile files.
@@ -184,6 +194,21 @@ def segment_planned(
     finally:
         log.removeHandler(handler)
         handler.close()
+    return _judged(result, strict)
+
+
+def refuse_warnings(name: str, warnings: Sequence[Mapping[str, str]], state: str) -> None:
+    """Raise WarningsRefused if there are warnings; `state` says what there is of a run."""
+    if warnings:
+        said = "; ".join(warning["message"] for warning in warnings)
+        raise WarningsRefused(f"{name}: {said} ({state}; leave --strict out to accept this)")
+
+
+def _judged(result: Result, strict: bool) -> Result:
+    """Return a finished run, unless it has warnings and that is a failure."""
+    if strict:
+        refuse_warnings(result.name, result.warnings, f"finished, results in {result.path.name}")
+    return result
 
 
 def _run(
@@ -194,13 +219,14 @@ def _run(
     tell: Progress,
     watch: Stopwatch,
     started: str,
+    strict: bool,
 ) -> Result:
     """Do all stages in order."""
-    for warning in plan.warnings:
+    for warning in (*plan.warnings, *plan.first_look):
         log.warning("%s", warning["message"])
     log.info("%d of %d tiles to run", len(plan.tiles), plan.grid.n_rows * plan.grid.n_cols)
     with watch.stage("tiles"):
-        reports = _run_missing_tiles(plan, folder, run_tiles, tell)
+        reports = _run_missing_tiles(plan, folder, run_tiles, tell, strict)
     tell("cells", 0, 1)
     bands, counts = assemble_cells(plan, folder, watch)
     tell("cells", 1, 1)
@@ -217,9 +243,11 @@ def _run(
     with watch.stage("pictures"):
         write_tissue(folder.path / "tissue.geojson", plan.area, result.bounds_origin_px)
         write_tiles(folder.path / "tiles.parquet", plan, reports)
-        write_thumbnail(folder.path / "thumbnail.png", plan)
+        if plan.regions:
+            write_regions(folder.path / "regions.geojson", plan, result.bounds_origin_px)
+        write_thumbnail(folder.path / "thumbnail.png", plan, reports)
         write_overlay(folder.path / "overlay.png", plan, result)
-    run["warnings"] = run["warnings"] + late_warnings(plan, result, counts)
+    run["warnings"] = [*plan.warnings, *warnings_of_cells(plan, result, counts, reports)]
     run |= {"status": "done", "finished_utc": _now(), "peak_memory_mb": peak_of_processes(reports)}
     run["seconds"] = stage_seconds(watch, reports)
     write_summary(folder.path / "summary.json", Result(folder.path, run))
@@ -232,7 +260,7 @@ def _run(
 
 
 def _run_missing_tiles(
-    plan: RunPlan, folder: RunDir, run_tiles: TileRunner, tell: Progress
+    plan: RunPlan, folder: RunDir, run_tiles: TileRunner, tell: Progress, strict: bool
 ) -> list[TileReport]:
     """Run the tiles that have no valid file yet; return the reports of all."""
     reports: list[TileReport] = []
@@ -250,6 +278,7 @@ def _run_missing_tiles(
         plan.model,
         plan.numerics,
         plan.frame,
+        plan.model_mpp,
         plan.decode,
         plan.options.stitch.spare_px,
         plan.run_key,
@@ -257,11 +286,22 @@ def _run_missing_tiles(
         folder.path.absolute(),
     )
     tell("tiles", len(reports), len(plan.tiles))
-    if missing:
-        for report in run_tiles(job, missing):
+    for tiles in _in_turn(plan, missing, strict):
+        for report in run_tiles(job, tiles):
             reports.append(report)
             tell("tiles", len(reports), len(plan.tiles))
+        if strict:
+            found = probe_warnings(plan, reports)
+            refuse_warnings(plan.slide.info.name, found, f"{len(reports)} tiles were run")
     return reports
+
+
+def _in_turn(plan: RunPlan, missing: Sequence[Tile], strict: bool) -> Iterator[Sequence[Tile]]:
+    """Yield the tiles to run at once; with `strict` first a few that are full of tissue."""
+    share = {(tile.row, tile.col): found for tile, found in plan.tiles}
+    first = sorted(missing, key=lambda tile: -share[tile.row, tile.col])[:_PROBE_TILES]
+    parts = [first, [tile for tile in missing if tile not in first]] if strict else [missing]
+    yield from filter(None, parts)
 
 
 def _is_finished(folder: RunDir, plan: RunPlan, overwrite: bool) -> bool:
@@ -341,7 +381,7 @@ def _export(result: Result, name: str) -> None:
     _delete(path)
     # Exists again: another call of the same identity has just made the same file.
     with suppress(OutputExists):
-        load_plugin("wsiseg.exporters", name)(result, path)
+        find_exporter(name)(result, path)
 
 
 def _export_path(result: Result, name: str) -> Path | None:

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from wsiseg.decode import DecodeOptions
+from wsiseg.first_look import sample_quality
 from wsiseg.geometry import Box, Frame
 from wsiseg.models import MapsModel, Numerics
+from wsiseg.quality import slide_warnings
 from wsiseg.records import Tile
+from wsiseg.regions import (
+    Region,
+    RegionFile,
+    RoiOrigin,
+    area_px2,
+    covered,
+    read_regions,
+    region_fingerprint,
+    touched,
+)
 from wsiseg.rundir import RESULT_VERSION, canonical_hash
 from wsiseg.scale import ScaleOptions, SlideScale, resolve_scale, upsampling_warning
-from wsiseg.slides import Slide, frame_at, read_frame
+from wsiseg.slides import Slide, SlideInfo, frame_at, read_frame
 from wsiseg.stitch import StitchOptions
 from wsiseg.tiles import AreaMask, TileGrid, plan_tiles
 from wsiseg.tissue import TissueOptions, find_tissue
@@ -30,8 +45,14 @@ class PlanOptions:
 
     scale: ScaleOptions = ScaleOptions()
     """µm per pixel."""
-    tissue: TissueOptions | None = TissueOptions()
-    """Constants of the tissue mask; None: the whole slide counts."""
+    tissue: TissueOptions | Path | None = TissueOptions()
+    """Constants of the tissue mask; a GeoJSON file that holds the tissue; None: the whole
+    slide counts."""
+    roi: Path | tuple[Region, ...] | None = None
+    """Only nuclei with a centroid in these regions count: a GeoJSON file of QuPath's, or the
+    regions themselves."""
+    roi_origin: RoiOrigin = "auto"
+    """What coordinates in the files of `roi` and `tissue` are relative to."""
     stitch: StitchOptions = StitchOptions()
     """Constants of stitching."""
     grid_offset_px: int = 0
@@ -51,11 +72,21 @@ class RunPlan:
     grid: TileGrid
     """All tiles."""
     area: AreaMask
-    """What counts."""
+    """Tissue."""
+    tissue_source: dict[str, Any] | str
+    """Constants or fingerprint of what the tissue came from; `none` if everything counts."""
+    regions: tuple[Region, ...]
+    """Regions of interest, in the order of their file; without any the whole slide is one."""
+    analysed_mm2: float
+    """Tissue within the regions that are not missing, clipped to the slide."""
+    region_mm2: tuple[float, ...]
+    """The same for each region; they may overlap."""
     tiles: tuple[tuple[Tile, float], ...]
     """Tiles to run with the share of their core that counts."""
     warnings: tuple[RunWarning, ...]
     """What the user should know."""
+    first_look: tuple[RunWarning, ...]
+    """What a few blocks of tissue tell; what all tiles tell replaces it."""
 
     @property
     def frame(self) -> Frame:
@@ -71,11 +102,6 @@ class RunPlan:
     def decode(self) -> DecodeOptions:
         """The model's decode constants."""
         return DecodeOptions.from_json(self.model.card.decode)
-
-    @property
-    def analysed_mm2(self) -> float:
-        """Area that counts, clipped to the slide."""
-        return area_mm2(self.area, self.frame, self.model_mpp)
 
     @property
     def tile_identity(self) -> dict[str, Any]:
@@ -97,9 +123,9 @@ class RunPlan:
     @property
     def identity(self) -> dict[str, Any]:
         """All that decides what is in the results."""
-        tissue = self.options.tissue
         return self.tile_identity | {
-            "tissue": "none" if tissue is None else tissue.to_json(),
+            "tissue": self.tissue_source,
+            "roi": region_fingerprint(self.regions) if self.regions else "none",
             "stitch": {"min_area_px": self.options.stitch.min_area_px},
         }
 
@@ -112,20 +138,104 @@ class RunPlan:
 def plan_run(slide: Slide, model: MapsModel, numerics: Numerics, options: PlanOptions) -> RunPlan:
     """Settle scale, area and tiles of a run.
 
+    Tissue is found on the whole slide, with or without a region of interest, so that a
+    region's run has the tiles of the whole slide's run.
+
     Raises
     ------
     MissingScale, ScaleRefused
         As `resolve_scale` and `upsampling_warning` say.
+    UsageError
+        If the regions cannot be used.
     """
     info, card = slide.info, model.card
     scale = resolve_scale(info.name, info.mpp_x, info.mpp_y, info.objective_power, options.scale)
     warning = upsampling_warning(info.name, scale.mpp, card.mpp, options.scale)
+    warnings = [] if warning is None else [{"code": "up-sampled", "message": warning}]
+    tissue = _read_tissue(info, options)
+    roi = _read_roi(info, options)
+    for file in (tissue, roi):
+        warnings += [{"code": "regions", "message": said} for said in file.warnings]
     frame = frame_at(info, scale.mpp, card.mpp)
     grid = TileGrid(frame, card.core_px, card.margin_px, options.grid_offset_px)
-    area = find_area(slide, frame, frame.scale * scale.mpp, options.tissue)
-    warnings = () if warning is None else ({"code": "up-sampled", "message": warning},)
-    tiles = tuple(plan_tiles(grid, area))
-    return RunPlan(slide, model, numerics, options, scale, grid, area, tiles, warnings)
+    area = find_area(slide, frame, frame.scale * scale.mpp, options.tissue, tissue.regions)
+    near = _near(area.frame, roi.regions, card.margin_px * frame.scale)
+    looked_at = sample_quality(slide, frame, frame.scale * scale.mpp, area, near)
+    return RunPlan(
+        slide=slide,
+        model=model,
+        numerics=numerics,
+        options=options,
+        scale=scale,
+        grid=grid,
+        area=area,
+        tissue_source=_tissue_source(options.tissue, tissue.regions),
+        regions=roi.regions,
+        analysed_mm2=_analysed_mm2(area, frame, slide, scale.mpp, roi.regions),
+        region_mm2=tuple(
+            _analysed_mm2(area, frame, slide, scale.mpp, (region,)) for region in roi.regions
+        ),
+        tiles=tuple(plan_tiles(grid, area, near)),
+        warnings=tuple(warnings),
+        first_look=tuple(slide_warnings(looked_at, card.appearance)),
+    )
+
+
+_NO_REGIONS = RegionFile((), "slide", ())
+
+
+def _read_tissue(info: SlideInfo, options: PlanOptions) -> RegionFile:
+    if not isinstance(options.tissue, Path):
+        return _NO_REGIONS
+    size_px = (info.width_px, info.height_px)
+    return read_regions(options.tissue, info.name, size_px, info.bounds, options.roi_origin)
+
+
+def _read_roi(info: SlideInfo, options: PlanOptions) -> RegionFile:
+    if options.roi is None:
+        return _NO_REGIONS
+    if isinstance(options.roi, tuple):
+        return RegionFile(options.roi, "slide", ())
+    size_px = (info.width_px, info.height_px)
+    return read_regions(options.roi, info.name, size_px, info.bounds, options.roi_origin)
+
+
+def _tissue_source(
+    tissue: TissueOptions | Path | None, regions: Sequence[Region]
+) -> dict[str, Any] | str:
+    if tissue is None:
+        return "none"
+    if isinstance(tissue, TissueOptions):
+        return tissue.to_json()
+    return {"file": region_fingerprint(regions)}
+
+
+def _near(frame: Frame, regions: Sequence[Region], reach_px: float) -> NDArray[np.bool_] | None:
+    """Return where tiles must run for the nuclei of some regions; None: everywhere.
+
+    A nucleus inside may lose pixels to one outside, up to a tile's margin away.
+    """
+    if not regions:
+        return None
+    return touched(_together(regions), frame, reach_px)
+
+
+def _together(regions: Sequence[Region]) -> shapely.MultiPolygon:
+    """Return the union of the regions that are there."""
+    parts = [region.geometry for region in regions if not region.missing]
+    whole = shapely.union_all(parts)
+    pieces = [part for part in shapely.get_parts(whole) if part.geom_type == "Polygon"]
+    return shapely.MultiPolygon(pieces)
+
+
+def _analysed_mm2(
+    area: AreaMask, frame: Frame, slide: Slide, slide_mpp: float, regions: Sequence[Region]
+) -> float:
+    if not regions:
+        return area_mm2(area, frame, frame.scale * slide_mpp)
+    size_px = (slide.info.width_px, slide.info.height_px)
+    inside_px2 = area_px2(_together(regions), area.inside, area.frame, size_px)
+    return inside_px2 * slide_mpp**2 / 1e6
 
 
 _MASK_PX = 16
@@ -133,19 +243,25 @@ _MASK_PX = 16
 
 
 def find_area(
-    slide: Slide, frame: Frame, model_mpp: float, options: TissueOptions | None
+    slide: Slide,
+    frame: Frame,
+    model_mpp: float,
+    tissue: TissueOptions | Path | None,
+    given: Sequence[Region] = (),
 ) -> AreaMask:
-    """Return the slide's tissue, or all of it if `options` is None."""
-    target = TissueOptions().target_mpp if options is None else options.target_mpp
+    """Return the slide's tissue: found, given as regions, or all of the slide for None."""
+    target = (tissue if isinstance(tissue, TissueOptions) else TissueOptions()).target_mpp
     # At the far edges a mask pixel is mixed with the white outside; in a tiny image that
     # would be most of them.
     finest = min(frame.width_px, frame.height_px) // _MASK_PX
     factor = max(1, min(round(target / model_mpp), finest))
     coarse = frame.coarser(factor)
-    if options is None:
+    if tissue is None:
         inside = np.ones((coarse.height_px, coarse.width_px), np.bool_)
+    elif isinstance(tissue, TissueOptions):
+        inside = find_tissue(read_overview(slide, coarse), model_mpp * factor, tissue)
     else:
-        inside = find_tissue(read_overview(slide, coarse), model_mpp * factor, options)
+        inside = covered(_together(given), coarse)
     return AreaMask(coarse, factor, inside)
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from wsiseg.decode import DecodeOptions, decode_instances
 from wsiseg.geometry import Frame
 from wsiseg.models import MapsModel, Numerics, Predictor
+from wsiseg.quality import TileQuality, measure_tile
 from wsiseg.records import Maps, Tile
 from wsiseg.rundir import RunDir, write_tile_file
 from wsiseg.slides import Slide, read_frame
@@ -38,6 +39,8 @@ class TileJob:
     """Equal in every process."""
     frame: Frame
     """The model frame."""
+    model_mpp: float
+    """µm per pixel of that frame."""
     decode: DecodeOptions
     """Fixed constants."""
     spare_px: int
@@ -78,21 +81,29 @@ class TileProcessor:
         maps = predictor(np.stack([*blocks, *white]))
         return list(maps[: len(blocks)]), (time.perf_counter() - start) / len(blocks)
 
-    def finish(self, tile: Tile, maps: Maps, seconds: dict[str, float]) -> TileReport:
-        """Decode a tile's maps, write its file, and report."""
+    def finish(
+        self, tile: Tile, rgb: NDArray[np.uint8], maps: Maps, seconds: dict[str, float]
+    ) -> TileReport:
+        """Decode a tile's maps, measure its quality, write its file, and report."""
         job = self._job
+        start = time.perf_counter()
+        quality = tile_quality(rgb, tile, job.frame, job.model_mpp)
+        seconds = seconds | {"quality": time.perf_counter() - start}
         start = time.perf_counter()
         maps = _blank_outside(maps, tile, job.frame)
         instances = decode_instances(maps, job.decode)
         found = select_instances(instances, tile, job.spare_px)
         own = ~found.spare
         confidence = found.instances.nucleus_prob[own]
+        areas = found.instances.area_px[own]
         report: TileReport = {
             "row": tile.row,
             "col": tile.col,
             "n_own": int(own.sum()),
             "n_cut": int(found.instances.cut[own].sum()),
             "mean_confidence": float(confidence.mean()) if len(confidence) else None,
+            "median_area_px": float(np.median(areas)) if len(areas) else None,
+            "quality": quality.to_json(),
             "seconds": seconds | {"decode": time.perf_counter() - start},
         }
         path = RunDir(job.folder).tile_file(tile)
@@ -104,8 +115,8 @@ class TileProcessor:
         reads = [self.read(tile) for tile in tiles]
         maps, seconds = self.predict([rgb for rgb, _ in reads])
         return [
-            self.finish(tile, tile_maps, {"read": read_seconds, "predict": seconds})
-            for tile, tile_maps, (_, read_seconds) in zip(tiles, maps, reads, strict=True)
+            self.finish(tile, rgb, tile_maps, {"read": read_seconds, "predict": seconds})
+            for tile, tile_maps, (rgb, read_seconds) in zip(tiles, maps, reads, strict=True)
         ]
 
     def _load(self) -> Predictor:
@@ -113,6 +124,24 @@ class TileProcessor:
             if self._predictor is None:
                 self._predictor = self._job.model.predictor(self._job.numerics)
         return self._predictor
+
+
+def tile_quality(rgb: NDArray[np.uint8], tile: Tile, frame: Frame, model_mpp: float) -> TileQuality:
+    """Return the quality of what a tile answers for: its core, as far as there is slide.
+
+    Parameters
+    ----------
+    rgb : ndarray, (h, w, 3), uint8
+        Pixels of the tile's outer box.
+    tile : Tile
+        The tile.
+    frame : Frame
+        The model frame.
+    model_mpp : float
+        µm per pixel of it.
+    """
+    core = tile.core.intersection(frame.box)
+    return measure_tile(np.ascontiguousarray(rgb[core.slices_in(tile.outer)]), model_mpp)
 
 
 def _blank_outside(maps: Maps, tile: Tile, frame: Frame) -> Maps:

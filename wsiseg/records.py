@@ -106,6 +106,32 @@ class Instances:
     def __len__(self) -> int:
         return len(self.area_px)
 
+    def taken(self, index: NDArray[np.int64]) -> Instances:
+        """Return some of the instances, in the order of `index`."""
+        begin, end = self.first_run[index], self.first_run[index + 1]
+        first_run, runs = gather_runs(self.runs, begin, end)
+        return Instances(
+            first_run=first_run,
+            runs=runs,
+            area_px=self.area_px[index],
+            row_sum=self.row_sum[index],
+            col_sum=self.col_sum[index],
+            class_index=self.class_index[index],
+            class_prob=self.class_prob[index],
+            nucleus_prob=self.nucleus_prob[index],
+            cut=self.cut[index],
+        )
+
+
+def gather_runs(
+    runs: NDArray[np.int32], begin: NDArray[np.int64], end: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Return (first_run, runs) of the masks that have the runs from `begin` to `end`."""
+    first_run = np.zeros(len(begin) + 1, np.int64)
+    np.cumsum(end - begin, out=first_run[1:])
+    shift = np.repeat(begin - first_run[:-1], end - begin)
+    return first_run, runs[np.arange(first_run[-1]) + shift]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cells:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from wsiseg._cell_table import (
+from wsiseg._run_record import read_run
+from wsiseg.cell_table import (
     ALL_CLASSES,
     ClassCount,
     count_classes,
@@ -25,7 +26,6 @@ from wsiseg._cell_table import (
     read_cells,
     stream_batches,
 )
-from wsiseg._run_record import read_run
 from wsiseg.errors import (
     OutputExists,
     OutputNotWritable,
@@ -33,8 +33,8 @@ from wsiseg.errors import (
     UnknownName,
     UsageError,
 )
+from wsiseg.exporters import find_exporter
 from wsiseg.geometry import Frame
-from wsiseg.plugins import load_plugin
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -97,6 +97,14 @@ class Result:
         if self.analysed_mm2 > 0:
             return None
         return str(self.run.get("no_density_reason") or "no area was analysed")
+
+    @property
+    def regions(self) -> tuple[Mapping[str, Any], ...]:
+        """Regions of interest in the order of their file; empty if the whole slide was run.
+
+        Each has `name`, `class`, `kind`, `missing`, `uuid` and `analysed_mm2`.
+        """
+        return tuple(self.run.get("regions", ()))
 
     @property
     def warnings(self) -> tuple[Mapping[str, str], ...]:
@@ -182,8 +190,10 @@ class Result:
             "model": self.model_name,
             "analysed_mm2": self.analysed_mm2,
             "no_density_reason": self.no_density_reason,
-            "classes": {count.class_name: _numbers(count, self.analysed_mm2) for count in classes},
-            "total": _numbers(total, self.analysed_mm2),
+            "classes": {
+                count.class_name: class_numbers(count, self.analysed_mm2) for count in classes
+            },
+            "total": class_numbers(total, self.analysed_mm2),
         }
 
     def density(self, grid_um: float = 250) -> pa.Table:
@@ -246,7 +256,7 @@ class Result:
         OutputNotWritable
             If its parent folder is missing.
         """
-        exporter = load_plugin("wsiseg.exporters", format)
+        exporter = find_exporter(format)
         target = Path(destination)
         if os.path.lexists(target):
             raise OutputExists(f"{target} exists; give another destination or remove it first")
@@ -318,53 +328,8 @@ def find_results(path_or_glob: str | Path | Sequence[str | Path]) -> list[Path]:
     return sorted(found.values())
 
 
-def slide_stats(results: Sequence[Result]) -> pa.Table:
-    """Count the nuclei of every slide and class.
-
-    Parameters
-    ----------
-    results
-        Finished runs.
-
-    Returns
-    -------
-    pyarrow.Table
-        For each run a row for each class of its model, also those without nuclei, and a
-        row `"(all)"`: `slide`, `model`, `class_name`, `n`, `analysed_mm2`, `per_mm2` (null
-        if nothing was analysed; `no_density_reason` says why), `median_area_um2` (null
-        without nuclei).  A class that a model does not have gets no row: that is no zero.
-    """
-    rows = [
-        {
-            "slide": result.name,
-            "model": result.model_name,
-            "class_name": count.class_name,
-            "analysed_mm2": result.analysed_mm2,
-            "no_density_reason": result.no_density_reason,
-        }
-        | _numbers(count, result.analysed_mm2)
-        for result in results
-        for count in count_classes(result.cells_path, result.class_names)
-    ]
-    return pa.Table.from_pylist(rows, schema=_STATS_SCHEMA)
-
-
-_STATS_SCHEMA = pa.schema(
-    [
-        ("slide", pa.string()),
-        ("model", pa.string()),
-        ("class_name", pa.string()),
-        ("n", pa.int64()),
-        ("analysed_mm2", pa.float64()),
-        ("per_mm2", pa.float64()),
-        ("median_area_um2", pa.float64()),
-        ("no_density_reason", pa.string()),
-    ]
-)
-
-
-def _numbers(count: ClassCount, area_mm2: float) -> dict[str, float | None]:
-    """Return a class's count, density and size."""
+def class_numbers(count: ClassCount, area_mm2: float) -> dict[str, float | None]:
+    """Return a class's count, density (None where nothing was analysed) and median size."""
     return {
         "n": count.n,
         "per_mm2": count.n / area_mm2 if area_mm2 > 0 else None,

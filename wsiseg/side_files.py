@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from wsiseg.pictures import (
 )
 from wsiseg.plan import RunPlan, read_overview
 from wsiseg.predict import TileReport
+from wsiseg.quality import TileQuality, tile_flags
+from wsiseg.regions import regions_geojson
 from wsiseg.results import Result
 from wsiseg.rundir import write_atomically, write_json
 from wsiseg.slides import read_frame
@@ -36,6 +39,8 @@ _REACH_PX = 64
 """Nuclei are drawn whose centroid is this far outside a crop."""
 RESEARCH_USE = "For research use only. Not for use in diagnostic procedures."
 
+QUALITY_COLUMNS = tuple(field.name for field in fields(TileQuality))
+
 TILES_SCHEMA = pa.schema(
     [
         ("row", pa.int32()),
@@ -45,9 +50,7 @@ TILES_SCHEMA = pa.schema(
         ("width", pa.float64()),
         ("height", pa.float64()),
         ("tissue_share", pa.float32()),
-        ("focus", pa.float32()),
-        ("hematoxylin_od", pa.float32()),
-        ("eosin_od", pa.float32()),
+        *((name, pa.float32()) for name in QUALITY_COLUMNS),
         ("mean_confidence", pa.float32()),
         ("n_cells", pa.int32()),
         ("n_cut", pa.int32()),
@@ -55,10 +58,11 @@ TILES_SCHEMA = pa.schema(
         ("seconds_read", pa.float32()),
         ("seconds_predict", pa.float32()),
         ("seconds_decode", pa.float32()),
+        ("seconds_quality", pa.float32()),
     ]
 )
-"""One row a tile; the box is its core in level-0 px, `n_cells` what it owned before stitching.
-Focus and optical densities are null until quality control fills them."""
+"""One row a tile; the box is its core in level-0 px, `n_cells` what it owned before stitching
+and before a region of interest chose among them; quality columns as in `wsiseg.quality`."""
 
 
 def write_tiles(path: Path, plan: RunPlan, reports: Sequence[TileReport]) -> None:
@@ -71,12 +75,20 @@ def write_tiles(path: Path, plan: RunPlan, reports: Sequence[TileReport]) -> Non
         rows.append(
             {"row": tile.row, "col": tile.col, "x": x, "y": y, "width": width, "height": height}
             | {"tissue_share": share, "mean_confidence": report["mean_confidence"]}
-            | {"n_cells": report["n_own"], "n_cut": report["n_cut"], "flags": []}
+            | {"n_cells": report["n_own"], "n_cut": report["n_cut"]}
+            | {"flags": flags_of(plan, report), **report["quality"]}
             | {f"seconds_{stage}": spent for stage, spent in report["seconds"].items()}
         )
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, TILES_SCHEMA), buffer, compression="zstd")
     write_atomically(path, buffer.getvalue().to_pybytes())
+
+
+def flags_of(plan: RunPlan, report: TileReport) -> list[str]:
+    """Return what is the matter with a tile; see `wsiseg.quality.tile_flags`."""
+    quality = TileQuality.from_json(report["quality"])
+    appearance = plan.model.card.appearance
+    return list(tile_flags(quality, report["mean_confidence"], report["n_own"], appearance))
 
 
 def area_rings(area: AreaMask) -> list[list[NDArray[np.float64]]]:
@@ -105,20 +117,55 @@ def write_tissue(path: Path, area: AreaMask, origin_px: tuple[float, float]) -> 
         },
     }
     features = [annotation] if polygons else []
-    content = {"type": "FeatureCollection", "features": features}
+    # Where the coordinates begin, for `read_regions`; QuPath passes over it.
+    content = {
+        "type": "FeatureCollection",
+        "origin_px": list(origin_px),
+        "features": features,
+    }
     write_atomically(path, json.dumps(content, separators=(",", ":")).encode())
 
 
-def write_thumbnail(path: Path, plan: RunPlan) -> None:
-    """Draw tissue and tiles over the slide."""
+def write_regions(path: Path, plan: RunPlan, origin_px: tuple[float, float]) -> None:
+    """Write `regions.geojson`: the regions of interest as they were used."""
+    content = regions_geojson(plan.regions, origin_px)
+    write_atomically(path, json.dumps(content, separators=(",", ":")).encode())
+
+
+def write_thumbnail(path: Path, plan: RunPlan, reports: Sequence[TileReport]) -> None:
+    """Draw tissue, regions, tiles and what is the matter with them over the slide."""
     longest = max(plan.frame.width_px, plan.frame.height_px)
     frame = plan.frame.coarser(max(1, -(-longest // 1600)))
     rings = [ring for piece in area_rings(plan.area) for ring in piece]
     tiles = [_level0(tile.core, plan.frame.scale) for tile, _ in plan.tiles]
     rgb = read_overview(plan.slide, frame)
     name = plan.slide.info.name
-    picture = draw_thumbnail(rgb, frame, rings, tiles, [], plan.scale.mpp, name)
+    cores = {(tile.row, tile.col): tile.core.intersection(plan.frame.box) for tile, _ in plan.tiles}
+    flagged = [
+        (_level0(cores[report["row"], report["col"]], plan.frame.scale), flag)
+        for report in reports
+        for flag in flags_of(plan, report)
+    ]
+    picture = draw_thumbnail(
+        rgb,
+        frame,
+        rings,
+        tiles,
+        [],
+        plan.scale.mpp,
+        name,
+        roi_rings_px=[ring for region in plan.regions for ring in _rings(region.geometry)],
+        flagged=flagged,
+    )
     write_atomically(path, encode_png(picture))
+
+
+def _rings(geometry: shapely.MultiPolygon) -> list[NDArray[np.float64]]:
+    return [
+        np.asarray(ring.coords, np.float64)
+        for part in geometry.geoms
+        for ring in (part.exterior, *part.interiors)
+    ]
 
 
 def write_overlay(path: Path, plan: RunPlan, result: Result, seed: int = 0) -> None:
@@ -186,6 +233,7 @@ def write_readme(path: Path, run: dict[str, Any]) -> None:
     """Write `README.txt`: what each file is, for a person."""
     frame, slide, model = run["frame"], run["slide"], run["model"]
     warnings = "".join(f"  ! {warning['message']}\n" for warning in run["warnings"]) or "  none\n"
+    regions = "  regions.geojson   the regions of interest\n" if run["regions"] else ""
     text = f"""{slide["name"]}: {run["n_cells"]} nuclei in {run["analysed_mm2"]:.3f} mm2
 {RESEARCH_USE}
 
@@ -203,8 +251,8 @@ Files
   cells.geojson.gz  the same for QuPath: drag it onto the open slide
   masks.zarr        OME-Zarr 0.5: label images labels/nuclei (cell_id) and labels/classes
   tiles.parquet     one row a tile
-  tissue.geojson    the area that was analysed
-  summary.json      counts, densities, sizes
+  tissue.geojson    the tissue; edit it in QuPath and give it back with --tissue
+{regions}  summary.json      counts, densities, sizes
   run.json          everything about how it was made
   log.txt           what happened when
 """

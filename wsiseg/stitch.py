@@ -28,7 +28,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg._run_overlaps import chosen, concatenated
+from wsiseg._run_overlaps import concatenated
 from wsiseg._seams import (
     NOTHING,
     Found,
@@ -156,7 +156,7 @@ def select_instances(instances: Instances, tile: Tile, spare_px: int) -> TileIns
     lent &= (x >= near.x_px * unit) & (x <= near.x_end_px * unit)
     index = np.flatnonzero(own | lent)
     offset = np.array([tile.outer.y_px, tile.outer.x_px, tile.outer.x_px], np.int32)
-    handed = chosen(instances, index)
+    handed = instances.taken(index)
     moved = replace(
         handed, runs=handed.runs + offset, row_sum=row_sum[index], col_sum=col_sum[index]
     )
@@ -283,7 +283,7 @@ def _band(row: int, parts: list[_Settled], first_id: int) -> StitchedBand:
     order = np.lexsort((*reversed(place_keys(instances)), tile_col))
     n = len(order)
     cells = Cells(
-        chosen(instances, order),
+        instances.taken(order),
         np.arange(first_id, first_id + n, dtype=np.int64),
         np.full(n, row, np.int32),
         tile_col[order],

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from wsiseg.models import ModelCard
+    from wsiseg.api import SlideEstimate
+    from wsiseg.plan import RunPlan
     from wsiseg.results import Result
     from wsiseg.slides import SlideInfo
 
@@ -83,9 +84,52 @@ def slide_facts(info: SlideInfo) -> list[dict[str, Any]]:
     return [{"what": name, "value": value} for name, value in facts.items()]
 
 
-def explain_model(card: ModelCard) -> None:
-    """Say once per run which model it is and what its licence means."""
-    typer.secho(f"model {card.name} ({card.licence}): {card.licence_note}", dim=True, err=True)
+def plan_teller(quiet: bool) -> Callable[[RunPlan], None]:
+    """Return what says, before each slide, what is about to run and what to be careful about.
+
+    What a model's licence allows is said once, also if quiet.
+    """
+    explained: set[str] = set()
+
+    def tell(plan: RunPlan) -> None:
+        card = plan.model.card
+        if card.sha256 not in explained:
+            explained.add(card.sha256)
+            note = f"model {card.name} ({card.licence}): {card.licence_note}"
+            typer.secho(note, dim=True, err=True)
+        if quiet:
+            return
+        area = "tissue in the regions" if plan.regions else "tissue"
+        typer.secho(
+            f"{plan.slide.info.name}: model {card.name} (sha256 {card.sha256[:12]}), "
+            f"{plan.scale.mpp:.4g} µm/px ({plan.scale.source}), {plan.analysed_mm2:.3g} mm² of "
+            f"{area}, {len(plan.tiles)} tiles",
+            dim=True,
+            err=True,
+        )
+        for warning in plan.first_look:
+            typer.secho(f"at first look: {warning['message']}", fg="yellow", err=True)
+
+    return tell
+
+
+def estimate_rows(estimates: Sequence[SlideEstimate]) -> list[dict[str, Any]]:
+    """Return what a dry run found as rows of a table."""
+    return [
+        {
+            "slide": one.slide,
+            "model": one.model,
+            "µm/px": one.mpp,
+            "from": one.mpp_source,
+            "tissue mm²": one.estimate.tissue_mm2,
+            "tiles": one.estimate.n_tiles,
+            "minutes": one.estimate.seconds / 60,
+            "disk MB": one.estimate.disk_bytes / 1e6,
+            "while running MB": one.estimate.work_bytes / 1e6,
+            "memory MB": one.estimate.peak_memory_mb,
+        }
+        for one in estimates
+    ]
 
 
 @contextmanager

@@ -71,7 +71,9 @@ class AreaMask:
             )
 
 
-def plan_tiles(grid: TileGrid, area: AreaMask) -> list[tuple[Tile, float]]:
+def plan_tiles(
+    grid: TileGrid, area: AreaMask, near: NDArray[np.bool_] | None = None
+) -> list[tuple[Tile, float]]:
     """Return the tiles to run and the share of each core that lies in the area.
 
     Parameters
@@ -79,23 +81,33 @@ def plan_tiles(grid: TileGrid, area: AreaMask) -> list[tuple[Tile, float]]:
     grid : TileGrid
         All tiles.
     area : AreaMask
-        Tissue, or tissue within a ROI.
+        Tissue.
+    near : ndarray, (h, w), bool, optional
+        Where, at the mask's scale, tiles may matter to a region of interest; None: everywhere.
 
     Returns
     -------
     list of (Tile, float)
-        In (row, col) order; tiles without any of the area are left out.
+        In (row, col) order; tiles without any of the area, or not near, are left out.
     """
-    total = np.zeros((area.inside.shape[0] + 1, area.inside.shape[1] + 1), np.int64)
-    np.cumsum(np.cumsum(area.inside, 0, dtype=np.int64), 1, out=total[1:, 1:])
+    total = _summed(area.inside)
+    total_near = total if near is None else _summed(near)
     planned = []
     for row in range(grid.n_rows):
         for col in range(grid.n_cols):
             tile = grid.tile(row, col)
-            inside, covered = _count(total, tile.core.intersection(grid.frame.box), area.factor)
-            if inside:
+            box = tile.core.intersection(grid.frame.box)
+            inside, covered = _count(total, box, area.factor)
+            if inside and _count(total_near, box, area.factor)[0]:
                 planned.append((tile, inside / covered))
     return planned
+
+
+def _summed(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return sums over all boxes that begin at the mask's corner."""
+    total = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int64)
+    np.cumsum(np.cumsum(mask, 0, dtype=np.int64), 1, out=total[1:, 1:])
+    return total
 
 
 def _count(total: NDArray[np.int64], box: Box, factor: int) -> tuple[int, int]:

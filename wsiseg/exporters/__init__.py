@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import pyarrow as pa
 
@@ -37,8 +37,12 @@ class ExportableResult(Protocol):
 class ExporterProtocol(Protocol):
     """Writes one format."""
 
-    def __call__(self, result: ExportableResult, destination: Path) -> None:
+    def __call__(
+        self, result: ExportableResult, destination: Path, **options: Any
+    ) -> list[Path] | None:
         """Write `result` to `destination`, which appears only when it is complete.
+
+        Returns what was written, None for `destination` alone; the options are its own.
 
         Raises
         ------

@@ -6,11 +6,10 @@ Specification: https://geoparquet.org/releases/v1.1.0/
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -55,6 +54,8 @@ CELLS_SCHEMA: pa.Schema = pa.schema(
         *(pa.field(name, pa.float64(), nullable=False) for name in ("x", "y", "x_um", "y_um")),
         *(pa.field(name, pa.float32()) for name in (*_MEASURED, *_STAIN)),
         pa.field("region", pa.string()),
+        pa.field("region_class", pa.string()),
+        pa.field("region_ids", pa.list_(pa.uint16())),
         pa.field("cut", pa.bool_(), nullable=False),
         pa.field("geometry", pa.binary(), nullable=False),
         pa.field(
@@ -67,8 +68,21 @@ CELLS_SCHEMA: pa.Schema = pa.schema(
 """Columns of `cells.parquet`.
 
 x, y, geometry and bbox are level-0 pixels, x_um and y_um µm from the slide's corner; unknown
-classes, and measurements that are not defined, are null.
+classes, and measurements that are not defined, are null.  `region` and `region_class` name the
+smallest region of interest that holds the centroid, `region_ids` lists all that do, as positions
+in the run's list of regions; all three are null where no region was asked for.
 """
+
+
+class RegionColumns(NamedTuple):
+    """In which regions of interest nuclei lie."""
+
+    names: pa.StringArray
+    """(n,): name of the smallest."""
+    classes: pa.StringArray
+    """(n,): its class, null without one."""
+    ids: pa.ListArray
+    """(n,): positions of all, uint16."""
 
 
 class CellsWriter:
@@ -111,7 +125,7 @@ class CellsWriter:
                 partial,
                 CELLS_SCHEMA,
                 compression="zstd",
-                use_dictionary=["class_name", "region"],
+                use_dictionary=["class_name", "region", "region_class"],
             )
             stack.push(self._close)
             self._stack = stack.pop_all()
@@ -131,7 +145,7 @@ class CellsWriter:
         outlines: Outlines,
         measurements: Measurements,
         uuids: NDArray[np.uint8],
-        regions: Sequence[str | None] | None = None,
+        regions: RegionColumns | None = None,
     ) -> None:
         """Add nuclei, in the order of their ids.
 
@@ -146,7 +160,7 @@ class CellsWriter:
         uuids
             (n, 36) uint8: UUIDs in ASCII, of `wsiseg.identity.cell_uuids`.
         regions
-            Name of the annotation each is in; all null if not given.
+            Regions each is in; all null if not given.
 
         Raises
         ------
@@ -160,7 +174,7 @@ class CellsWriter:
             "outlines": len(outlines),
             "measurements": len(measurements),
             "uuids": len(uuids),
-            "regions": n if regions is None else len(regions),
+            "regions": n if regions is None else len(regions.names),
         }
         if set(lengths.values()) != {n} or uuids.shape[1:] != (36,):
             raise ValueError(
@@ -175,7 +189,7 @@ class CellsWriter:
             columns = {
                 **_identity_columns(cells, uuids, self._class_names, rows),
                 **_measured_columns(measurements, self._frame.scale, self._slide_mpp, rows),
-                "region": None if regions is None else pa.array(regions[rows], pa.string()),
+                **_region_columns(regions, rows),
                 "geometry": wkb.encode(polygons),
                 "bbox": _bbox_column(bounds_px),
             }
@@ -264,6 +278,16 @@ def _class_column(class_index: NDArray[np.uint8], class_names: tuple[str, ...]) 
     return pa.array(class_names, pa.string()).take(
         pa.array(class_index.astype(np.int32), mask=unknown)
     )
+
+
+def _region_columns(regions: RegionColumns | None, rows: slice) -> dict[str, pa.Array]:
+    if regions is None:
+        return {}
+    return {
+        "region": regions.names[rows],
+        "region_class": regions.classes[rows],
+        "region_ids": regions.ids[rows],
+    }
 
 
 def _measured_columns(

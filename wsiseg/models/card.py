@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from wsiseg.errors import ModelNotUsable
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Newest card format this version reads."""
+_FIRST_WITH_APPEARANCE = 2
 MAX_OUTER_PX = 32767
 """Largest side of a tile with its margins."""
 
@@ -69,6 +70,9 @@ class ModelCard:
     """A slide's median nuclear area outside this range suggests a wrong µm per pixel."""
     about: dict[str, Any]
     """Data, training recipe, metrics, valid tissue, failure modes: for people."""
+    appearance: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Ranges of stain and colour of the training images' tiles (see `wsiseg.quality`); empty
+    if they were not measured."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.mpp) and self.mpp > 0):
@@ -121,6 +125,7 @@ class ModelCard:
             "licence": self.licence,
             "licence_note": self.licence_note,
             "nuclear_area_um2": list(self.nuclear_area_um2),
+            "appearance": {name: list(ends) for name, ends in self.appearance.items()},
             "about": self.about,
         }
 
@@ -147,6 +152,10 @@ class ModelCard:
                 NucleusClass(c["name"], tuple(c["rgb"])) for c in wanted["classes"]
             )
             wanted["nuclear_area_um2"] = tuple(wanted["nuclear_area_um2"])
+            appearance = {} if version < _FIRST_WITH_APPEARANCE else wanted["appearance"]
+            wanted["appearance"] = {
+                name: (float(low), float(high)) for name, (low, high) in appearance.items()
+            }
             return cls(**wanted)
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelNotUsable(f"{source}: the model card is incomplete: {error}") from error

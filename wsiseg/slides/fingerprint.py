@@ -9,18 +9,24 @@ _BLOCK_BYTES = 2**18
 _N_BLOCKS = 1024
 
 
-def fingerprint(path: Path) -> str:
-    """Return the SHA-256 (hex) of a file's size and of blocks of its content.
+def fingerprint(*paths: Path) -> str:
+    """Return the SHA-256 (hex) of the sizes of a slide's files and of blocks of their content.
 
     A file of at most 256 MiB is read whole; of a larger one 1,024 evenly spaced blocks of
     256 KiB, among them the first and the last.  For formats that keep their pixels beside the
-    file, names and sizes of those files count too.  The path does not.
+    file, names and sizes of those files count too.  The path does not, nor do names and order
+    of several files.
 
     Raises
     ------
     OSError
         If a file cannot be read.
     """
+    each = sorted(_fingerprint_of_one(path) for path in paths)
+    return each[0] if len(each) == 1 else hashlib.sha256("".join(each).encode()).hexdigest()
+
+
+def _fingerprint_of_one(path: Path) -> str:
     size = path.stat().st_size
     digest = hashlib.sha256(f"wsiseg slide 2\n{size}\n".encode())
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Reading PNG, JPEG and plain TIFF images whole, into memory."""
+"""Reading PNG, JPEG and TIFF images: whole into memory, or tile by tile if they have levels."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from PIL import ImageFile, JpegImagePlugin, PngImagePlugin
 
 from wsiseg.errors import SlideNotReadable
 from wsiseg.geometry import Box
+from wsiseg.slides.blocks import BlockSlide, block_edge_px
 from wsiseg.slides.fingerprint import fingerprint
-from wsiseg.slides.protocol import Level, Slide, SlideInfo, on_white, white_outside
+from wsiseg.slides.protocol import Level, Slide, SlideInfo, UnknownFormat, on_white, white_outside
 from wsiseg.slides.tiff import (
     LIBRARY_ERRORS,
     TIFF_MAGIC,
@@ -24,6 +25,7 @@ from wsiseg.slides.tiff import (
     refuse_unsuitable_tiff,
     without_alpha,
 )
+from wsiseg.slides.tiff_levels import TiffLevels, has_hidden_levels
 
 LARGEST_PX = 2**30
 """Largest image read into memory; beyond it a tiled format is needed."""
@@ -40,8 +42,10 @@ class _Image(NamedTuple):
 
 
 def open_image(path: Path | str) -> Slide:
-    """Read a PNG, JPEG or TIFF image into memory.
+    """Open a PNG, JPEG or TIFF image.
 
+    It is read into memory, but for TIFF pyramids whose levels are in sub-directories, as in
+    OME-TIFF.
     The dots per inch of an image are those of a screen or printer, so they are not taken
     for µm per pixel; the physical size in an OME-TIFF is.
 
@@ -58,9 +62,12 @@ def open_image(path: Path | str) -> Slide:
     elif head.startswith(_JPEG_MAGIC):
         image = _Image(_read_pillow(path, JpegImagePlugin.JpegImageFile), "jpeg")
     elif head.startswith(TIFF_MAGIC):
+        refuse_unsuitable_tiff(path)
+        if has_hidden_levels(path):
+            return _open_pyramid(path)
         image = _read_tiff(path)
     else:
-        raise SlideNotReadable(f"{path.name}: is not a PNG, JPEG or TIFF image")
+        raise UnknownFormat(f"{path.name}: is not a PNG, JPEG or TIFF image")
     height_px, width_px, _ = image.rgb.shape
     info = SlideInfo(
         name=path.name,
@@ -76,6 +83,35 @@ def open_image(path: Path | str) -> Slide:
         fingerprint=fingerprint(path),
     )
     return _ImageSlide(info, image.rgb, path)
+
+
+def _open_pyramid(path: Path) -> Slide:
+    try:
+        source = TiffLevels(path)
+    except LIBRARY_ERRORS as error:
+        raise _not_decoded(path, error) from error
+    levels, (mpp_x, mpp_y) = source.levels, ome_mpp(source.description)
+    info = SlideInfo(
+        name=path.name,
+        reader="image",
+        width_px=levels[0].width_px,
+        height_px=levels[0].height_px,
+        levels=levels,
+        mpp_x=mpp_x,
+        mpp_y=mpp_y,
+        objective_power=None,
+        vendor="tiff",
+        bounds=levels[0].box,
+        fingerprint=fingerprint(path),
+    )
+    blocks = tuple((block_edge_px(x), block_edge_px(y)) for x, y in source.tile_sizes_px)
+    return BlockSlide(info, source, blocks, open_image, path)
+
+
+def _not_decoded(path: Path, error: Exception) -> SlideNotReadable:
+    return SlideNotReadable(
+        f"{path.name}: the TIFF cannot be decoded ({error}): copy or export it again"
+    )
 
 
 def _read_png(path: Path, head: bytes) -> _Image:
@@ -125,15 +161,14 @@ def _refuse_mode(name: str, mode: str) -> None:
 
 
 def _read_tiff(path: Path) -> _Image:
-    refuse_unsuitable_tiff(path)
     try:
-        with tifffile.TiffFile(path) as tiff:
-            page, series = tiff.pages.first, tiff.series
+        with tifffile.TiffFile(path, _multifile=False) as tiff:
+            page, image = tiff.pages.first, tiff.series[0]
             refuse_overlapping_tiles(path.name, tiff)
             _refuse_size(path.name, page.imagewidth, page.imagelength)
-            _refuse_layout(path.name, [(one.axes, one.size) for one in series])
-            pixels = series[0].asarray()
-            if series[0].axes == "SYX":
+            _refuse_layout(path.name, image.axes)
+            pixels = image.asarray()
+            if image.axes == "SYX":
                 pixels = np.moveaxis(pixels, 0, -1)
             alpha = page.extrasamples[0] if page.extrasamples else None
             rgb = without_alpha(pixels, alpha)
@@ -141,20 +176,14 @@ def _read_tiff(path: Path) -> _Image:
     except LIBRARY_ERRORS as error:
         if isinstance(error, SlideNotReadable):
             raise
-        raise SlideNotReadable(
-            f"{path.name}: the TIFF cannot be decoded ({error}): copy or export it again"
-        ) from error
+        raise _not_decoded(path, error) from error
 
 
-def _refuse_layout(name: str, series: list[tuple[str, int]]) -> None:
-    axes, size = series[0]
+def _refuse_layout(name: str, axes: str) -> None:
     if axes not in {"YXS", "SYX"}:
         raise SlideNotReadable(
             f"{name}: has the axes {axes}; one RGB plane (YXS) is needed: export one plane"
         )
-    # Smaller ones are a thumbnail, a label, or further levels.
-    if any(2 * other > size for _, other in series[1:]):
-        raise SlideNotReadable(f"{name}: holds {len(series)} images; export the one to analyse")
 
 
 class _ImageSlide:

@@ -11,13 +11,19 @@ from numpy.typing import NDArray
 from wsiseg.errors import SlideNotReadable
 from wsiseg.geometry import Box
 from wsiseg.slides.blocks import BlockSlide, block_edge_px, tile_not_readable
+from wsiseg.slides.dicom import SlideFiles, find_series, is_dicom
 from wsiseg.slides.fingerprint import fingerprint
-from wsiseg.slides.protocol import Level, Slide, SlideInfo, on_white
+from wsiseg.slides.protocol import Level, Slide, SlideInfo, UnknownFormat, bounds_on, on_white
 from wsiseg.slides.tiff import credible_mpp, ome_mpp, positive_number, refuse_unsuitable_tiff
 
 
 def open_with_openslide(path: Path | str) -> Slide:
     """Open a slide with OpenSlide.
+
+    Parameters
+    ----------
+    path
+        A file; of a DICOM series any file with pixels of the slide, or the folder.
 
     Raises
     ------
@@ -25,25 +31,33 @@ def open_with_openslide(path: Path | str) -> Slide:
         If OpenSlide does not know the format, or the file is damaged or not 8-bit RGB.
     """
     path = Path(path).absolute()
-    if openslide.OpenSlide.detect_format(path) is None:
-        raise SlideNotReadable(f"{path.name}: OpenSlide does not know this format")
-    refuse_unsuitable_tiff(path)
+    series = SlideFiles(path, (path,))
+    if path.is_dir() or is_dicom(path):
+        series = find_series(path)
+    elif openslide.OpenSlide.detect_format(path) is None:
+        raise UnknownFormat(f"{path.name}: OpenSlide does not know this format")
+    else:
+        refuse_unsuitable_tiff(path)
     try:
-        slide = openslide.OpenSlide(path)
+        slide = openslide.OpenSlide(series.start)
     except openslide.OpenSlideError as error:
-        said = str(error).replace(f"{path.parent}/", "")
-        raise SlideNotReadable(f"{path.name}: OpenSlide cannot open it: {said}") from error
-    info = _info(path, slide)
+        said = str(error).replace(f"{series.start.parent}/", "")
+        raise SlideNotReadable(
+            f"{path.name}: OpenSlide cannot open it ({said}): copy it again, or export it as a "
+            "tiled pyramidal TIFF"
+        ) from error
+    info = _info(path.name, fingerprint(*series.files), slide)
     blocks = tuple(_block_px(slide, level) for level in range(slide.level_count))
-    return BlockSlide(info, _OpenSlideSource(path, slide), blocks, open_with_openslide, path)
+    source = _OpenSlideSource(series.start, slide)
+    return BlockSlide(info, source, blocks, open_with_openslide, path)
 
 
-def _info(path: Path, slide: openslide.OpenSlide) -> SlideInfo:
+def _info(name: str, content: str, slide: openslide.OpenSlide) -> SlideInfo:
     said = slide.properties
     width_px, height_px = slide.dimensions
     mpp_x, mpp_y = ome_mpp(said.get("tiff.ImageDescription", ""))
     return SlideInfo(
-        name=path.name,
+        name=name,
         reader="openslide",
         width_px=width_px,
         height_px=height_px,
@@ -58,7 +72,7 @@ def _info(path: Path, slide: openslide.OpenSlide) -> SlideInfo:
         objective_power=positive_number(said.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
         vendor=said.get(openslide.PROPERTY_NAME_VENDOR),
         bounds=_bounds(slide),
-        fingerprint=fingerprint(path),
+        fingerprint=content,
     )
 
 
@@ -66,14 +80,15 @@ def _bounds(slide: openslide.OpenSlide) -> Box:
     """Return the scanned area; MRXS, SCN and some NDPI files name one."""
     said = slide.properties
     try:
-        return Box(
+        named = Box(
             int(said[openslide.PROPERTY_NAME_BOUNDS_X]),
             int(said[openslide.PROPERTY_NAME_BOUNDS_Y]),
             int(said[openslide.PROPERTY_NAME_BOUNDS_WIDTH]),
             int(said[openslide.PROPERTY_NAME_BOUNDS_HEIGHT]),
         )
     except (KeyError, ValueError):
-        return Box(0, 0, *slide.dimensions)
+        named = None
+    return bounds_on(Box(0, 0, *slide.dimensions), named)
 
 
 def _block_px(slide: openslide.OpenSlide, level: int) -> tuple[int, int]:

@@ -10,10 +10,15 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from wsiseg.errors import SlideNotReadable
 from wsiseg.geometry import Box
 
 WHITE = 255
 """Grey value of everything outside a slide."""
+
+
+class UnknownFormat(SlideNotReadable):
+    """A reader does not know a file's format; another one may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +165,20 @@ def white_outside(
     if inside.area_px:
         pixels[inside.slices_in(box)] = read_inside(inside)
     return pixels
+
+
+def bounds_on(whole: Box, named: Box | None) -> Box:
+    """Return the scanned area a file names, as far as it lies on the slide.
+
+    Parameters
+    ----------
+    whole
+        The whole slide.
+    named
+        What the file says; None: nothing.  An area without pixels counts as nothing.
+    """
+    inside = whole if named is None else named.intersection(whole)
+    return inside if inside.area_px else whole
 
 
 def on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import math
 import re
 import struct
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -25,14 +29,20 @@ LIBRARY_ERRORS = (
     LookupError,
     OSError,
     RuntimeError,
+    SyntaxError,
     TypeError,
     ValueError,
     struct.error,
 )
-"""What tifffile, zarr and the codecs raise on damaged or unknown files."""
+"""What tifffile, zarr, codecs and XML raise on damaged or unknown files."""
+# It logs what is odd in a file, and Python prints that if nobody listens; our errors say enough.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _COARSEST_MPP = 10.0
 _UM_PER_UNIT = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "Å": 1e-4}
+_ONE_SLIDE = frozenset({"svs", "scn", "ndpi", "bif", "philips", "qpi"})
+"""Formats of scanners, as tifffile names them: further images show the same slide."""
+_MOST_PAGES = 4096
 _RGB = {tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR}
 
 
@@ -58,16 +68,56 @@ def positive_number(value: object) -> float | None:
     return number if math.isfinite(number) and number > 0 else None
 
 
-def ome_mpp(description: str) -> tuple[float | None, float | None]:
-    """Return µm per pixel in x and y from an OME-XML description, if it says so.
+@dataclass(frozen=True, slots=True)
+class OmeImage:
+    """What an element Pixels of OME-XML says; 1 or 0 px where it does not.
 
-    Specification: https://docs.openmicroscopy.org/ome-model/, element Pixels.
+    Specification: https://docs.openmicroscopy.org/ome-model/
     """
-    pixels = re.search(r"<(?:\w+:)?Pixels\b([^>]*)>", description)
-    if pixels is None:
+
+    width_px: int
+    """SizeX."""
+    height_px: int
+    """SizeY."""
+    n_z: int
+    """Focal planes."""
+    n_t: int
+    """Time points."""
+    n_c: int
+    """Channels; each of red, green and blue is one."""
+
+
+def ome_images(description: str) -> list[OmeImage]:
+    """Return the images an OME-XML description lists, in order."""
+    return [
+        OmeImage(
+            _whole_number(said, "SizeX", 0),
+            _whole_number(said, "SizeY", 0),
+            _whole_number(said, "SizeZ", 1),
+            _whole_number(said, "SizeT", 1),
+            _whole_number(said, "SizeC", 1),
+        )
+        for said in _ome_pixels(description)
+    ]
+
+
+def ome_mpp(description: str) -> tuple[float | None, float | None]:
+    """Return µm per pixel in x and y of the first image of OME-XML, if it says so."""
+    images = _ome_pixels(description)
+    if not images:
         return None, None
-    attributes = dict(re.findall(r"(\w+)\s*=\s*[\"']([^\"']*)[\"']", pixels[1]))
-    return _ome_length_um(attributes, "PhysicalSizeX"), _ome_length_um(attributes, "PhysicalSizeY")
+    return _ome_length_um(images[0], "PhysicalSizeX"), _ome_length_um(images[0], "PhysicalSizeY")
+
+
+def _ome_pixels(description: str) -> list[dict[str, str]]:
+    """Return the attributes of each element Pixels."""
+    elements = re.findall(r"<(?:\w+:)?Pixels\b([^>]*)>", description)
+    return [dict(re.findall(r"(\w+)\s*=\s*[\"']([^\"']*)[\"']", each)) for each in elements]
+
+
+def _whole_number(said: dict[str, str], name: str, otherwise: int) -> int:
+    value = said.get(name, "")
+    return int(value) if value.isascii() and value.isdigit() else otherwise
 
 
 def _ome_length_um(attributes: dict[str, str], name: str) -> float | None:
@@ -118,22 +168,79 @@ def refuse_overlapping_tiles(name: str, tiff: tifffile.TiffFile) -> None:
 
 def _wrong_pixels(path: Path) -> str | None:
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with tifffile.TiffFile(path, _multifile=False) as tiff:
             page = tiff.pages.first
+            return _wrong_samples(page) or _several_planes(tiff) or _wrong_kind(page)
     except LIBRARY_ERRORS:
         return None
+
+
+def _wrong_samples(page: Any) -> str | None:
     if page.bitspersample != 8:
         return (
             f"has {page.bitspersample} bits per sample; 8-bit RGB is needed: "
             "export it as 8-bit RGB (fluorescence is not supported)"
         )
-    if page.samplesperpixel < 3 or page.photometric not in _RGB:
-        kind = getattr(page.photometric, "name", page.photometric)
-        return (
-            f"has {page.samplesperpixel} sample(s) per pixel of kind {kind}; 8-bit RGB of "
-            "an H&E slide is needed: export it as RGB (grey scale is not supported)"
-        )
+    if page.sampleformat != tifffile.SAMPLEFORMAT.UINT:
+        return "has signed samples; 8-bit RGB of an H&E slide is needed: export it as 8-bit RGB"
     return None
+
+
+def _wrong_kind(page: Any) -> str | None:
+    # Four: with transparency.  Libraries show three of more channels, as if they were RGB.
+    if page.samplesperpixel in {3, 4} and page.photometric in _RGB:
+        return None
+    kind = getattr(page.photometric, "name", page.photometric)
+    return (
+        f"has {page.samplesperpixel} sample(s) per pixel of kind {kind}; 8-bit RGB of an H&E "
+        "slide is needed: export it as RGB (grey scale, CMYK and fluorescence are not supported)"
+    )
+
+
+def _several_planes(tiff: Any) -> str | None:
+    """Say which of several images, planes or channels would have to be chosen."""
+    first = tiff.pages.first
+    if tiff.flags & _ONE_SLIDE:
+        return None
+    if first.is_ome:
+        said = ome_images(first.description)
+        return _several_images([(one.width_px, one.height_px) for one in said]) or (
+            _several_ome_planes(said[0], first.samplesperpixel) if said else None
+        )
+    sizes = [(first.imagewidth, first.imagelength)]
+    for page in itertools.islice(tiff.pages, 1, _MOST_PAGES):
+        if not (page.is_reduced or page.is_mask):
+            sizes.append((page.imagewidth, page.imagelength))
+        if reason := _several_images(sizes):
+            return reason
+    return None
+
+
+def _several_images(sizes: list[tuple[int, int]]) -> str | None:
+    """Return why there is a choice: smaller ones are levels, a thumbnail, or a label."""
+    areas = [width * height for width, height in sizes]
+    for (width, height), area in zip(sizes[1:], areas[1:], strict=True):
+        if 2 * area > areas[0]:
+            return (
+                f"holds several images of like size ({sizes[0][0]} × {sizes[0][1]} and "
+                f"{width} × {height} px); one RGB image is needed: export the one to analyse"
+            )
+    return None
+
+
+def _several_ome_planes(image: OmeImage, samples: int) -> str | None:
+    counts = {
+        "focal planes (Z)": image.n_z,
+        "time points (T)": image.n_t,
+        "channels (C) in planes of their own": -(-image.n_c // max(1, samples)),
+    }
+    several = [f"{n} {what}" for what, n in counts.items() if n > 1]
+    if not several:
+        return None
+    return (
+        f"has {' and '.join(several)}; one RGB plane is needed: export one plane as RGB "
+        "(fluorescence is not supported)"
+    )
 
 
 def without_alpha(pixels: NDArray[np.uint8], alpha: int | None) -> NDArray[np.uint8]:

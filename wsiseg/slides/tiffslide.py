@@ -15,7 +15,7 @@ from wsiseg.errors import MissingDependency, SlideNotReadable
 from wsiseg.geometry import Box
 from wsiseg.slides.blocks import BlockSlide, block_edge_px, tile_not_readable
 from wsiseg.slides.fingerprint import fingerprint
-from wsiseg.slides.protocol import Level, Slide, SlideInfo
+from wsiseg.slides.protocol import Level, Slide, SlideInfo, UnknownFormat, bounds_on
 from wsiseg.slides.tiff import (
     LIBRARY_ERRORS,
     credible_mpp,
@@ -41,7 +41,7 @@ def open_with_tiffslide(path: Path | str) -> Slide:
     path = Path(path).absolute()
     library = _library()
     if not is_tiff(path):
-        raise SlideNotReadable(f"{path.name}: tiffslide reads TIFF files only")
+        raise UnknownFormat(f"{path.name}: tiffslide reads TIFF files only")
     refuse_unsuitable_tiff(path)
     try:
         slide = library.TiffSlide(path)
@@ -73,7 +73,7 @@ def _refuse_layout(name: str, slide: Any) -> None:
     tiff = slide.ts_tifffile
     refuse_overlapping_tiles(name, tiff)
     if not tiff.pages.first.is_tiled and len(slide.level_dimensions) == 1:
-        raise SlideNotReadable(f"{name}: is neither tiled nor a pyramid; read it as an image")
+        raise UnknownFormat(f"{name}: is neither tiled nor a pyramid; read it as an image")
     axes = slide.properties.get("tiffslide.series-axes")
     if axes != "YXS":
         raise SlideNotReadable(
@@ -108,9 +108,11 @@ def _info(path: Path, slide: Any) -> SlideInfo:
 def _bounds(slide: Any) -> Box:
     said = slide.properties
     values = [said.get(f"tiffslide.bounds-{side}") for side in ("x", "y", "width", "height")]
-    if None in values:
-        return Box(0, 0, *slide.dimensions)
-    return Box(*map(int, values))
+    try:
+        named = Box(*map(int, values))
+    except (TypeError, ValueError):
+        named = None
+    return bounds_on(Box(0, 0, *slide.dimensions), named)
 
 
 def _block_px(said: Any, level: int) -> tuple[int, int]:

@@ -160,6 +160,49 @@ def count_classes(path: Path, class_names: Sequence[str]) -> list[ClassCount]:
     return [*counts, _class_count(ALL_CLASSES, area_um2)]
 
 
+def count_regions(path: Path, class_names: Sequence[str], n_regions: int) -> list[list[ClassCount]]:
+    """Count each class's nuclei and then all, for each region; one in two counts in both.
+
+    Parameters
+    ----------
+    path : Path
+        The cell table of a run with regions of interest.
+    class_names : sequence of str
+        All the model's classes.
+    n_regions : int
+        Number of regions; each gets its counts, zeros included.
+
+    Raises
+    ------
+    ResultNotReadable
+        If the table is missing, damaged or has another class or region.
+    """
+    regions, codes = [np.empty(0, np.int64)], [np.empty(0, np.uint8)]
+    areas = [np.empty(0, np.float32)]
+    for batch in stream_batches(path, ["class_name", "area_um2", "region_ids"]):
+        members = batch["region_ids"]
+        row = pc.list_parent_indices(members).to_numpy()
+        regions.append(pc.list_flatten(members).to_numpy().astype(np.int64))
+        codes.append(_class_codes(path, batch["class_name"], class_names)[row])
+        areas.append(batch["area_um2"].to_numpy(zero_copy_only=False).astype(np.float32)[row])
+    region, code = np.concatenate(regions), np.concatenate(codes)
+    area_um2 = np.concatenate(areas)
+    if region.max(initial=-1) >= n_regions:
+        raise ResultNotReadable(
+            f"{path} names region {region.max()}, but run.json lists {n_regions}; segment the "
+            "slide again with --overwrite"
+        )
+    counts = []
+    for i in range(n_regions):
+        mine = region == i
+        of_class = [
+            _class_count(name, area_um2[mine & (code == k)])
+            for k, name in enumerate(class_names, start=1)
+        ]
+        counts.append([*of_class, _class_count(ALL_CLASSES, area_um2[mine])])
+    return counts
+
+
 def count_squares(path: Path, class_names: Sequence[str], grid_um: float) -> SquareCounts:
     """Count the nuclei in the squares of a grid that starts at the slide's (0, 0).
 

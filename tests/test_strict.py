@@ -1,0 +1,98 @@
+"""Warnings: early where they can be, failures where that is asked for, never a lost nucleus."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import wsiseg
+from wsiseg.errors import WarningsRefused
+from wsiseg.models import ModelCard
+from wsiseg.testing.models import LocalNetwork
+from wsiseg.testing.slides import ArraySlide
+
+MODEL = LocalNetwork(mpp=0.25, core_px=512, margin_px=64)
+
+
+@dataclass(frozen=True)
+class Particular(LocalNetwork):
+    """A stand-in that was made for nuclei of another size."""
+
+    @property
+    def card(self) -> ModelCard:
+        return replace(super().card, nuclear_area_um2=(2000.0, 3000.0))
+
+
+@pytest.fixture(scope="module")
+def tissue(shared: Path) -> Any:
+    """Real tissue, 0.25 µm per pixel."""
+    names = sorted((shared / "data/consep_train/images").glob("*.png"))[:4]
+    one, two, three, four = (np.asarray(Image.open(name).convert("RGB")) for name in names)
+    return np.vstack([np.hstack([one, two]), np.hstack([three, four])])
+
+
+def codes(warnings: Any) -> set[str]:
+    return {warning["code"] for warning in warnings}
+
+
+def test_good_slides_pass(tissue: Any, tmp_path: Path) -> None:
+    result = wsiseg.segment(ArraySlide(tissue, mpp=0.25), tmp_path, model=MODEL, strict=True)
+    assert result.warnings == ()
+    tiles = pq.read_table(result.path / "tiles.parquet").to_pylist()
+    assert [tile["flags"] for tile in tiles if tile["flags"]] == []
+    for name in ("focus", "hematoxylin_od", "eosin_od", "hue_deg", "ink_share", "fold_share"):
+        assert all(tile[name] is not None for tile in tiles), name
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"), [("inverted", "not-h-and-e"), ("blurred", "out-of-focus")]
+)
+def test_a_bad_slide_is_refused_before_anything_runs(
+    fault: str, code: str, tissue: Any, tmp_path: Path
+) -> None:
+    bad = 255 - tissue if fault == "inverted" else cv2.GaussianBlur(tissue, (0, 0), 5)
+    slide = ArraySlide(np.ascontiguousarray(bad), mpp=0.25)
+    options = wsiseg.PlanOptions(tissue=None)
+    with pytest.raises(WarningsRefused, match=r"nothing was run.*--strict"):
+        wsiseg.segment(slide, tmp_path, model=MODEL, options=options, strict=True)
+    assert list(tmp_path.iterdir()) == []
+    plans: list[Any] = []
+    result = wsiseg.segment(slide, tmp_path, model=MODEL, options=options, planned=plans.append)
+    assert code in codes(plans[0].first_look)
+    assert code in codes(result.warnings)
+
+
+def test_what_only_nuclei_tell_stops_after_a_few_tiles(tissue: Any, tmp_path: Path) -> None:
+    model = Particular(mpp=0.25, core_px=512, margin_px=64)
+    slide = ArraySlide(tissue, mpp=0.25)
+    with pytest.raises(WarningsRefused, match=r"median nuclear area.*2 tiles were run"):
+        wsiseg.segment(slide, tmp_path, model=model, strict=True)
+    run = json.loads((tmp_path / "array.png.wsiseg/run.json").read_text())
+    assert run["status"] == "failed"
+    work = sorted((tmp_path / "array.png.wsiseg/work").iterdir())
+    assert len(work) == 2
+    result = wsiseg.segment(slide, tmp_path, model=model)
+    assert codes(result.warnings) == {"nuclear-size"}
+    with pytest.raises(WarningsRefused, match="finished, results in"):
+        wsiseg.segment(slide, tmp_path, model=model, strict=True)
+    assert wsiseg.open_result(result.path).cells().equals(result.cells())
+
+
+def test_a_slide_that_claims_a_finer_scale_is_told_by_its_nuclei(
+    shared: Path, tmp_path: Path
+) -> None:
+    path = sorted((shared / "data/consep_train/images").glob("*.png"))[0]
+    rgb = np.asarray(Image.open(path).convert("RGB"))
+    half = cv2.resize(rgb, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+    model = replace(MODEL)
+    area = wsiseg.segment(ArraySlide(rgb, mpp=0.25), tmp_path / "1", model=model).summary()
+    less = wsiseg.segment(ArraySlide(half, mpp=0.25), tmp_path / "2", model=model).summary()
+    assert less["total"]["median_area_um2"] < area["total"]["median_area_um2"]

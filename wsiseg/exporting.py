@@ -1,0 +1,120 @@
+"""Giving runs away: one or many, in a format, with a choice of cells."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wsiseg.errors import OutputExists, OutputNotWritable, UsageError
+from wsiseg.exporters import find_exporter
+from wsiseg.exporters.geojson import GeojsonOptions
+from wsiseg.results import Result
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "geojson": ("split", "classes", "regions", "centroids"),
+    "ome-zarr": ("version",),
+}
+"""What can be chosen in each format of ours."""
+_SUFFIXES = {"geojson": ".geojson.gz", "ome-zarr": ".ome.zarr"}
+
+
+def export_runs(
+    results: Sequence[Result],
+    format: str,  # noqa: A002
+    to: str | Path,
+    choices: Mapping[str, Any] | None = None,
+) -> list[Path]:
+    """Write runs in another format.
+
+    Parameters
+    ----------
+    results
+        Finished runs.
+    format
+        Name of a plug-in of the group `wsiseg.exporters`, such as `"geojson"`.
+    to
+        The file or folder to make; or, for many runs, a folder in which each makes one named
+        after its slide: one that exists, or a name that ends in a slash.
+    choices
+        For `geojson`: `split`, `classes`, `regions`, `centroids`, as in
+        `wsiseg.exporters.geojson.GeojsonOptions`; for `ome-zarr`: `version`, "0.5" or "0.4".
+
+    Returns
+    -------
+    list of Path
+        What was written.
+
+    Raises
+    ------
+    UnknownName
+        If there is no such format, class or region.
+    UsageError
+        If the format has no such choice, or one file was named for many runs.
+    OutputExists
+        If something is in the way; what was written before stays.
+    OutputNotWritable
+        If it cannot be written.
+    """
+    exporter = find_exporter(format)
+    options = _options(format, choices or {})
+    is_folder = _is_folder(to)
+    if len(results) > 1 and not is_folder:
+        raise UsageError(f"{len(results)} runs cannot go into one file {to}; name a folder: {to}/")
+    _refuse_equal_names(results if is_folder else ())
+    written: list[Path] = []
+    for result in results:
+        name = f"{result.name}{_SUFFIXES.get(format, f'.{format}')}"
+        target = Path(to) / name if is_folder else Path(to)
+        _make_way(target, is_folder)
+        written += exporter(result, target, **options) or [target]
+    return written
+
+
+def _options(format: str, choices: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
+    """Return the exporter's keyword arguments."""
+    known = _CHOICES.get(format, ())
+    for name in choices:
+        if name not in known:
+            listed = ", ".join(known) or "nothing"
+            raise UsageError(f"{format} has no choice of {name}; it can choose {listed}")
+    if not choices:
+        return {}
+    if format == "geojson":
+        return {"options": GeojsonOptions(**choices)}
+    # zarr is slow to import, and only this format needs it.
+    from wsiseg.exporters.ome_zarr import OmeZarrOptions
+
+    return {"options": OmeZarrOptions(**choices)}
+
+
+def _is_folder(to: str | Path) -> bool:
+    if str(to).endswith(("/", os.sep)):
+        return True
+    # An OME-Zarr is a folder too, but none to put exports into.
+    return Path(to).is_dir() and Path(to).suffix != ".zarr"
+
+
+def _refuse_equal_names(results: Sequence[Result]) -> None:
+    names = [result.name for result in results]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(
+            f"several runs are of a slide called {twice[0]}; their exports would have one name: "
+            "export them to different folders"
+        )
+
+
+def _make_way(target: Path, is_folder: bool) -> None:
+    if os.path.lexists(target):
+        raise OutputExists(f"{target} exists; give another destination or remove it first")
+    if is_folder:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputNotWritable(
+                f"cannot make {target.parent} ({error.strerror}); choose another folder"
+            ) from error
+    elif not target.parent.is_dir():
+        raise OutputNotWritable(f"{target.parent} is not a folder; make it first")

@@ -1,0 +1,104 @@
+"""Counts of many runs in one table: the full product of slides, classes and regions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from wsiseg.cell_table import ClassCount, count_classes, count_regions
+from wsiseg.results import Result, class_numbers
+
+ALL_REGIONS = "(all)"
+"""Region of the rows that count every nucleus of a run once."""
+
+
+def slide_stats(results: Sequence[Result]) -> pa.Table:
+    """Count the nuclei of every slide and class.
+
+    Parameters
+    ----------
+    results
+        Finished runs.
+
+    Returns
+    -------
+    pyarrow.Table
+        For each run a row for each class of its model, also those without nuclei, and a
+        row `"(all)"`: `slide`, `model`, `class_name`, `n`, `analysed_mm2`, `per_mm2` (null
+        if nothing was analysed; `no_density_reason` says why), `median_area_um2` (null
+        without nuclei).  A class that a model does not have gets no row: that is no zero.
+    """
+    rows = [
+        _row(result, count, result.analysed_mm2, result.no_density_reason)
+        for result in results
+        for count in count_classes(result.cells_path, result.class_names)
+    ]
+    return pa.Table.from_pylist(rows, schema=_STATS_SCHEMA)
+
+
+def region_stats(results: Sequence[Result]) -> pa.Table:
+    """Count the nuclei of every slide, region and class.
+
+    A nucleus in several regions counts in each of them, and once in region `"(all)"`.
+
+    Parameters
+    ----------
+    results
+        Finished runs, with or without regions of interest.
+
+    Returns
+    -------
+    pyarrow.Table
+        The columns of `slide_stats` with `region` and `region_class` after `model`.  For each
+        run the rows of every region, in the order of its file, then those of `"(all)"`.  A
+        TMA core that is missing has null for n, not zero: there was nothing to count.  A run
+        of the whole slide has `"(all)"` alone.
+    """
+    rows = [row for result in results for row in _region_rows(result)]
+    return pa.Table.from_pylist(rows, schema=_REGION_SCHEMA)
+
+
+def _region_rows(result: Result) -> Iterator[dict[str, Any]]:
+    path, names = result.cells_path, result.class_names
+    regions = result.regions
+    counted = count_regions(path, names, len(regions)) if regions else []
+    for region, counts in zip(regions, counted, strict=True):
+        place = {"region": region["name"], "region_class": region["class"]}
+        area_mm2 = region["analysed_mm2"]
+        for count in counts:
+            if region["missing"]:
+                row = _row(result, count, 0.0, "the core is marked as missing")
+                yield row | place | {"n": None, "median_area_um2": None}
+            else:
+                reason = None if area_mm2 > 0 else "no tissue in the region"
+                yield _row(result, count, area_mm2, reason) | place
+    for count in count_classes(path, names):
+        row = _row(result, count, result.analysed_mm2, result.no_density_reason)
+        yield row | {"region": ALL_REGIONS, "region_class": None}
+
+
+def _row(result: Result, count: ClassCount, area_mm2: float, reason: str | None) -> dict[str, Any]:
+    return {
+        "slide": result.name,
+        "model": result.model_name,
+        "class_name": count.class_name,
+        "analysed_mm2": area_mm2,
+        "no_density_reason": reason,
+    } | class_numbers(count, area_mm2)
+
+
+_NUMBERS = (
+    ("class_name", pa.string()),
+    ("n", pa.int64()),
+    ("analysed_mm2", pa.float64()),
+    ("per_mm2", pa.float64()),
+    ("median_area_um2", pa.float64()),
+    ("no_density_reason", pa.string()),
+)
+_RUN = (("slide", pa.string()), ("model", pa.string()))
+_STATS_SCHEMA = pa.schema([*_RUN, *_NUMBERS])
+_REGION_SCHEMA = pa.schema(
+    [*_RUN, ("region", pa.string()), ("region_class", pa.string()), *_NUMBERS]
+)
