@@ -10,20 +10,30 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+import wsiseg
 from wsiseg.geometry import Box, Frame
 from wsiseg.pictures import draw_thumbnail
-from wsiseg.quality import Appearance, TileQuality, measure_tile, slide_warnings, tile_flags
+from wsiseg.quality import (
+    Appearance,
+    TileQuality,
+    appearance_of,
+    measure_tile,
+    slide_warnings,
+    tile_flags,
+)
+from wsiseg.slides import frame_at, read_frame
 from wsiseg.stain import optical_density, unmix
 
 RGB = NDArray[np.uint8]
@@ -48,7 +58,11 @@ def shared_folder() -> Path:
 
 def images(name: str) -> Iterator[tuple[str, RGB]]:
     for path in sorted((shared_folder() / "data" / name / "images").glob("*.png")):
-        yield path.stem, np.ascontiguousarray(cv2.imread(str(path))[..., ::-1])
+        yield path.stem, np.asarray(Image.open(path).convert("RGB"))
+
+
+def blurred(rgb: RGB, sigma_px: float) -> RGB:
+    return np.asarray(cv2.GaussianBlur(rgb, (0, 0), sigma_px), np.uint8)
 
 
 def from_density(density: NDArray[Any]) -> RGB:
@@ -68,13 +82,13 @@ def mosaic(pictures: list[RGB], n_cols: int, shift_px: int) -> RGB:
 def turned(rgb: RGB, degrees: float) -> RGB:
     hsv = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
     hsv[..., 0] = (hsv[..., 0] + degrees) % 360
-    return np.rint(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * 255).astype(np.uint8)
+    return np.asarray(np.rint(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * 255), np.uint8)
 
 
 def smooth_noise(shape: tuple[int, ...], size_px: float, rng: np.random.Generator) -> Any:
     """Return smooth values between 0 and 1."""
     coarse = rng.random([max(2, int(n / size_px) + 2) for n in shape[:2]]).astype(np.float32)
-    return cv2.resize(coarse, shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.resize(coarse, shape[1::-1], interpolation=cv2.INTER_LINEAR))
 
 
 def dab(rgb: RGB, positive: float, rng: np.random.Generator) -> RGB:
@@ -89,9 +103,9 @@ def dab(rgb: RGB, positive: float, rng: np.random.Generator) -> RGB:
 
 def fluorescent(rgb: RGB, channels: tuple[float, float, float]) -> RGB:
     """Return bright nuclei on black."""
-    hematoxylin = unmix(optical_density(cv2.GaussianBlur(rgb, (0, 0), 1.5)))[..., 0]
+    hematoxylin = unmix(optical_density(blurred(rgb, 1.5)))[..., 0]
     bright = np.clip((hematoxylin - np.quantile(hematoxylin, 0.7)) * 400, 0, 255)
-    return np.rint(bright[..., None] * np.array(channels)).astype(np.uint8)
+    return np.asarray(np.rint(bright[..., None] * np.array(channels)), np.uint8)
 
 
 # --- faults: each returns the picture and where the fault is
@@ -105,7 +119,7 @@ def stroke(shape: tuple[int, ...], width_px: float, rng: np.random.Generator) ->
     across = (col - width * rng.uniform(0.3, 0.7)) * np.cos(angle)
     across += (row - height * rng.uniform(0.3, 0.7)) * np.sin(angle)
     along = (row * np.cos(angle) - col * np.sin(angle)) / (400 * rng.uniform(0.6, 1.5))
-    return np.abs(across + 80 * np.sin(along)) / (width_px / 2)
+    return np.asarray(np.abs(across + 80 * np.sin(along)) / (width_px / 2))
 
 
 PENS = {
@@ -132,10 +146,10 @@ def fold(rgb: RGB, rng: np.random.Generator) -> tuple[RGB, Mask]:
     return from_density(density + optical_density(second) * band[..., None]), band
 
 
-def blur(rgb: RGB, rng: np.random.Generator) -> tuple[RGB, Mask]:
+def blur(rgb: RGB, _: np.random.Generator) -> tuple[RGB, Mask]:
     where = np.zeros(rgb.shape[:2], np.bool_)
     where[:, : rgb.shape[1] // 3] = True
-    return np.where(where[..., None], cv2.GaussianBlur(rgb, (0, 0), 4.0), rgb), where
+    return np.where(where[..., None], blurred(rgb, 4.0), rgb), where
 
 
 def border(rgb: RGB, rng: np.random.Generator) -> tuple[RGB, Mask]:
@@ -145,7 +159,7 @@ def border(rgb: RGB, rng: np.random.Generator) -> tuple[RGB, Mask]:
 
 
 def bubbles(rgb: RGB, rng: np.random.Generator) -> tuple[RGB, Mask]:
-    density = optical_density(rgb)
+    density: NDArray[Any] = optical_density(rgb)
     rim = np.zeros(rgb.shape[:2], np.bool_)
     row, col = np.ogrid[: rgb.shape[0], : rgb.shape[1]]
     for _ in range(rgb.shape[0] * rgb.shape[1] // (3 * TILE_PX**2)):
@@ -160,10 +174,7 @@ def bubbles(rgb: RGB, rng: np.random.Generator) -> tuple[RGB, Mask]:
 
 
 FAULTS: dict[str, tuple[Callable[..., tuple[RGB, Mask]], str, float]] = {
-    **{
-        f"pen, {c}": (lambda rgb, rng, c=c: pen(rgb, rng, c), "ink", 0.02)  # type: ignore[misc]
-        for c in PENS
-    },
+    **{f"pen, {name}": (partial(pen, colour=name), "ink", 0.02) for name in PENS},
     "fold": (fold, "fold", 0.05),
     "blur, σ 1 µm": (blur, "blurred", 0.6),
     "black border": (border, "dark", 0.02),
@@ -183,7 +194,7 @@ class Tally:
     n_right: int = 0
     n_clean: int = 0
     n_wrong: int = 0
-    other: Counter[str] | None = None
+    other: Counter[str] = field(default_factory=Counter)
 
 
 def tiles_of(rgb: RGB) -> Iterator[tuple[tuple[slice, slice], TileQuality]]:
@@ -193,8 +204,8 @@ def tiles_of(rgb: RGB) -> Iterator[tuple[tuple[slice, slice], TileQuality]]:
             yield where, measure_tile(rgb[where], MPP)
 
 
-def judge(rgb: RGB, fault: Mask, name: str, tally: Tally, known: dict[Any, set[str]]) -> list[Any]:
-    """Count right and wrong flags; `known` holds what each tile has without the fault."""
+def judge(rgb: RGB, fault: Mask, name: str, tally: Tally) -> list[Any]:
+    """Count right and wrong flags; return all with their places."""
     _, flag, least = FAULTS[name]
     flagged = []
     for where, quality in tiles_of(rgb):
@@ -207,7 +218,6 @@ def judge(rgb: RGB, fault: Mask, name: str, tally: Tally, known: dict[Any, set[s
         elif share == 0:
             tally.n_clean += 1
             tally.n_wrong += bool(found)
-        assert tally.other is not None
         tally.other.update((found if share else set()) - {flag} - ALSO_RIGHT.get(name, set()))
     return flagged
 
@@ -221,36 +231,155 @@ def draw(rgb: RGB, flagged: list[Any], path: Path) -> None:
         for y in range(0, rgb.shape[0], TILE_PX)
         for x in range(0, rgb.shape[1], TILE_PX)
     ]
-    sheet = draw_thumbnail(small, frame, [], tiles, [], MPP, path.stem, flagged=boxes)
+    sheet = draw_thumbnail(
+        np.asarray(small, np.uint8), frame, [], tiles, [], MPP, path.stem, flagged=boxes
+    )
     cv2.imwrite(str(path), sheet[..., ::-1])
 
 
 def planted(folder: Path | None) -> None:
-    print(f"{'planted':14} {'ground':22} {'right flags':>18} {'wrong, clean tiles':>20}  other")
+    print(f"{'planted':14} {'ground':20} {'right flags':>16} {'wrong, clean tiles':>21}  other")
     for name in ("monuseg_train", "consep_train"):
         pictures = [p for stem, p in images(name) if stem not in REAL_DYE]
         for shift_px in (0, 512):
-            ground = mosaic(pictures[: len(pictures) // 4 * 4], 4, shift_px)
+            ground = mosaic(pictures, 4, shift_px)
+            rng = np.random.default_rng(7)
             for fault, (make, _, _) in FAULTS.items():
-                tally = Tally(other=Counter())
-                rng = np.random.default_rng(7)
-                for trial in range(1):
-                    rgb, where = make(ground, rng)
-                    flagged = judge(rgb, where, fault, tally, {})
-                    if folder and not trial:
-                        draw(rgb, flagged, folder / f"{name} {shift_px} {fault}.png")
-                right = tally.n_right / max(1, tally.n_faulty)
-                wrong = tally.n_wrong / max(1, tally.n_clean)
-                print(
-                    f"{fault:14} {name} +{shift_px:<5} {tally.n_right:4}/{tally.n_faulty:<4} {right:6.1%} "
-                    f"{tally.n_wrong:6}/{tally.n_clean:<4} {wrong:6.1%}   {dict(tally.other)}",
-                    flush=True,
-                )
+                tally = Tally()
+                rgb, where = make(ground, rng)
+                flagged = judge(rgb, where, fault, tally)
+                if folder:
+                    draw(rgb, flagged, folder / f"{name} {shift_px} {fault}.png")
+                print(f"{fault:14} {name + f' +{shift_px}':20} {line(tally)}", flush=True)
+
+
+def line(tally: Tally) -> str:
+    right = tally.n_right / max(1, tally.n_faulty)
+    wrong = tally.n_wrong / max(1, tally.n_clean)
+    return (
+        f"{tally.n_right:4}/{tally.n_faulty:<4} {right:6.1%} {tally.n_wrong:6}/{tally.n_clean:<4} "
+        f"{wrong:6.1%}    {dict(tally.other)}"
+    )
+
+
+# --- slides of one picture
+
+
+def blocks_of(rgb: RGB, side_px: int = 512) -> list[tuple[TileQuality, float]]:
+    found = []
+    for top in range(0, rgb.shape[0], side_px):
+        for left in range(0, rgb.shape[1], side_px):
+            quality = measure_tile(rgb[top : top + side_px, left : left + side_px], MPP)
+            found.append((quality, quality.stained_share))
+    return found
+
+
+def codes(
+    blocks: list[tuple[TileQuality, float]], appearance: Appearance | None = None
+) -> set[str]:
+    return {warning["code"] for warning in slide_warnings(blocks, appearance)}
+
+
+def wrong_stains() -> None:
+    rng = np.random.default_rng(3)
+    makers: dict[str, Callable[[RGB], RGB]] = {
+        **{f"H-DAB, {p:.0%} positive": partial(dab, positive=p, rng=rng) for p in (0.1, 0.3, 0.6)},
+        "inverted": lambda rgb: 255 - rgb,
+        "grey": lambda rgb: np.repeat(
+            np.asarray(Image.fromarray(rgb).convert("L"))[..., None], 3, 2
+        ),
+        "fluorescent, grey": partial(fluorescent, channels=(1, 1, 1)),
+        "fluorescent, blue": partial(fluorescent, channels=(0.1, 0.2, 1)),
+        **{f"hue +{d}": partial(turned, degrees=d) for d in range(60, 301, 60)},
+    }
+    found: dict[str, list[set[str]]] = {name: [] for name in makers}
+    for name in SETS[:3]:
+        for _, rgb in images(name):
+            for kind, make in makers.items():
+                found[kind].append(codes(blocks_of(make(rgb))))
+    for kind, each in found.items():
+        n = sum("not-h-and-e" in one for one in each)
+        print(f"{kind:22} warned not-h-and-e {n:3}/{len(each)} {n / len(each):6.1%}", flush=True)
+
+
+def real_images() -> None:
+    """Print warnings on untouched images, by ranges of other images than those judged."""
+    sets = {name: [(stem, blocks_of(rgb)) for stem, rgb in images(name)] for name in SETS}
+    halves = [
+        [b for name in SETS[:2] for _, blocks in sets[name][k::2] for b, w in blocks if w >= 0.05]
+        for k in (0, 1)
+    ]
+    ranges = {
+        "even → odd half": (appearance_of(halves[0]), 1, SETS[:2]),
+        "odd → even half": (appearance_of(halves[1]), 0, SETS[:2]),
+        "both sets → nucls": (appearance_of(halves[0] + halves[1]), None, SETS[2:3]),
+        "both sets → dsb2018": (appearance_of(halves[0] + halves[1]), None, SETS[3:]),
+    }
+    for one, other in (SETS[:2], SETS[1::-1]):
+        own = [b for _, blocks in sets[one] for b, w in blocks if w >= 0.05]
+        ranges[f"{one} → {other}"] = (appearance_of(own), None, (other,))
+    for title, (appearance, half, names) in ranges.items():
+        judged = [x for n in names for x in (sets[n] if half is None else sets[n][half::2])]
+        if names == SETS[3:]:
+            for text, is_he in (("H&E", True), ("others", False)):
+                some = [x for x in judged if x[0].startswith(TRUE_HE) == is_he]
+                report(f"{title}, {text}", some, appearance)
+        else:
+            report(title, judged, appearance)
+
+
+def report(title: str, judged: list[Any], appearance: Appearance) -> None:
+    found = [(stem, codes(blocks, appearance)) for stem, blocks in judged]
+    counts = Counter(code for _, warned in found for code in warned)
+    print(f"{title:36} {len(judged):4} images: {dict(counts)}", flush=True)
+
+
+def magnifications() -> None:
+    """Print focus and warnings of images as scanned, enlarged and blurred."""
+
+    def enlarged(rgb: RGB, times: int) -> RGB:
+        size = rgb.shape[1::-1]
+        small = cv2.resize(rgb, (size[0] // times, size[1] // times), interpolation=cv2.INTER_AREA)
+        return np.asarray(cv2.resize(small, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+
+    changes: dict[str, Callable[[RGB], RGB]] = {
+        "0.25 µm/px": lambda rgb: rgb,
+        "0.5 µm/px, enlarged 2x": partial(enlarged, times=2),
+        "1.0 µm/px, enlarged 4x": partial(enlarged, times=4),
+        **{f"blurred, σ {s / 4:g} µm": partial(blurred, sigma_px=s) for s in (2, 3, 4, 6)},
+    }
+    pictures = [rgb for name in SETS[:3] for _, rgb in images(name)]
+    for title, change in changes.items():
+        found = [blocks_of(change(rgb), 1024) for rgb in pictures]
+        focus = [q.focus for blocks in found for q, _ in blocks if q.focus is not None]
+        n = sum("out-of-focus" in codes(blocks) for blocks in found)
+        low, middle, high = np.percentile(focus, [0, 50, 100])
+        print(f"{title:24} focus {low:.2f} {middle:.2f} {high:.2f}; out of focus {n}/{len(found)}")
+
+
+def slides() -> None:
+    for name, mpp in (("CMU-1-Small-Region.svs", 0.499), ("TCGA-CR-7395-01A-01-TS1.svs", 1.0)):
+        with wsiseg.open_slide(shared_folder() / "slides" / name) as slide:
+            frame = frame_at(slide.info, mpp, MPP)
+            found, flags = [], Counter[str]()
+            for top in range(0, frame.height_px, TILE_PX):
+                for left in range(0, frame.width_px, TILE_PX):
+                    box = Box(left, top, TILE_PX, TILE_PX).intersection(frame.box)
+                    quality = measure_tile(read_frame(slide, frame, box), MPP)
+                    if quality.stained_share >= 0.05:
+                        found.append((quality, quality.stained_share))
+                        flags.update(tile_flags(quality))
+        focus = np.percentile([q.focus for q, _ in found if q.focus is not None], [5, 50, 95])
+        print(f"{name}: {len(found)} tiles, focus {focus.round(2)}, flags {dict(flags)}")
+        for warning in slide_warnings(found):
+            print(f"    {warning['code']}: {warning['message']}")
 
 
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
-    planted(folder)
+    for part in (magnifications, slides, real_images, wrong_stains, partial(planted, folder)):
+        part()
+        print()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -147,7 +148,9 @@ def nuclei(mpp: float, pictures: Pictures) -> None:
         mask = find_tissue(rgb, mpp, OPTIONS)
         pictures.write(f"mosaic_{data_set}", rgb, mask)
         parts = [
-            missed(image.inst, mask[top:, left:][: image.rgb.shape[0], : image.rgb.shape[1]], factor)
+            missed(
+                image.inst, mask[top:, left:][: image.rgb.shape[0], : image.rgb.shape[1]], factor
+            )
             for image, top, left in zip(images, tops, lefts, strict=True)
         ]
         print_missed(f"{data_set}, one mosaic", np.sum(parts, axis=0))
@@ -207,7 +210,7 @@ def glass(mpp: float, pictures: Pictures) -> None:
 def scene(mpp: float) -> tuple[Picture, Mask]:
     """Return tissue in the middle of white glass, and where the glass is."""
     factor = round(mpp / IMAGE_MPP)
-    rgb, _, _ = mosaic([image for image in list(annotated("monuseg_train", factor, 0))[:9]])
+    rgb, _, _ = mosaic(list(islice(annotated("monuseg_train", factor, 0), 9)))
     margin = 250
     canvas = np.full((rgb.shape[0] + 2 * margin, rgb.shape[1] + 2 * margin, 3), 255, np.uint8)
     canvas[margin:-margin, margin:-margin] = rgb
@@ -329,16 +332,20 @@ def seconds(mpp: float, pictures: Pictures) -> None:
     rgb, _ = scene(mpp)
     rgb = np.tile(rgb, (5, 5, 1))[:3000, :3000].copy()
     rgb, _ = pen("blue", 1.0, 40)(rgb)
-    for name, call in (
-        ("tissue", lambda: find_tissue(rgb, mpp, OPTIONS)),
-        ("ink", lambda: find_ink(rgb, mpp)),
-    ):
+
+    def tissue() -> None:
+        find_tissue(rgb, mpp, OPTIONS)
+
+    def ink() -> None:
+        find_ink(rgb, mpp)
+
+    for call in (tissue, ink):
         times = []
         for _ in range(3):
             start = time.process_time()
             call()
             times.append(time.process_time() - start)
-        print(f"  {name}: {min(times):.2f} s of {rgb.shape[0]} x {rgb.shape[1]} px")
+        print(f"  {call.__name__}: {min(times):.2f} s of {rgb.shape[0]} x {rgb.shape[1]} px")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,8 @@ def slow_area_px2(
 ) -> float:
     on_slide = shapely.intersection(geometry, shapely.box(0, 0, *slide_px))
     places = np.argwhere(mask).tolist()
-    return sum(on_slide.intersection(square(frame, row, col)).area for row, col in places)
+    areas = [on_slide.intersection(square(frame, row, col)).area for row, col in places]
+    return float(sum(areas))
 
 
 def slow_locate(

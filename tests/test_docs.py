@@ -19,7 +19,7 @@ import shapely
 import typer
 
 import wsiseg
-from wsiseg.api import SLIDE_SUFFIXES
+from wsiseg.listing import SLIDE_SUFFIXES
 from wsiseg.cli import app
 from wsiseg.models import DEFAULT_MODEL
 

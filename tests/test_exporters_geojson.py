@@ -7,6 +7,7 @@ import json
 import math
 import time
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +19,15 @@ from hypothesis import strategies as st
 from slow_cells import CLASS_COLOURS, CLASS_NAMES, cells_of, parts_of
 from slow_masks import blobs, real_labels
 
-from wsiseg.errors import OutputExists, OutputNotWritable, ResultNotReadable, UnknownName
-from wsiseg.exporters import _feature_text, exporter_names, find_exporter
-from wsiseg.exporters.geojson import MEASUREMENTS, export_geojson, write_geojson
+from wsiseg.errors import (
+    OutputExists,
+    OutputNotWritable,
+    ResultNotReadable,
+    UnknownName,
+    UsageError,
+)
+from wsiseg.exporters import _feature_text, _geojson_choice, exporter_names, find_exporter
+from wsiseg.exporters.geojson import MEASUREMENTS, GeojsonOptions, export_geojson, write_geojson
 from wsiseg.exporters.parquet import CELLS_SCHEMA, CellsWriter
 from wsiseg.geometry import Frame
 
@@ -67,6 +74,8 @@ def slow_geojson(table: pa.Table, colours, origin_px) -> dict[str, object]:
             properties["classification"] = {"name": name, "color": list(colours[name])}
         elif name is not None:
             properties["classification"] = name
+        if row["region"] is not None:
+            properties["metadata"] = {"Region": row["region"]}
         properties["measurements"] = {
             label: rounded(row[column], decimals)
             for column, label, decimals in MEASUREMENTS
@@ -260,14 +269,20 @@ def test_features_fit_the_buffer_reserved(centi_px, value):
         first_vertex=np.arange(rings + 1, dtype=np.int64) * vertices,
         xy_centi_px=np.full((rings * vertices, 2), centi_px, np.int64),
         class_code=np.arange(n, dtype=np.int64) - 1,
+        region_code=np.arange(n, dtype=np.int64) - 1,
         values=np.full((n, 2), value, np.int64),
     )
-    texts = _feature_text.FeatureTexts.of(['"a"', '"bc"'], ['"m"', '"n"'], [0, 4])
+    texts = _feature_text.FeatureTexts.of(['"a"', '"bc"'], ['"r"', '"st"'], ['"m"', '"n"'], [0, 4])
     written = _feature_text.FeatureWriter().write(block, texts)
     assert len(written) <= _feature_text._most_bytes(block, texts)
     features = json.loads(b"[" + bytes(written)[1:] + b"]")
     assert [len(f["geometry"]["coordinates"]) for f in features] == [2] * n
     assert features[2]["geometry"]["coordinates"][1][-1] == [centi_px / 100] * 2
+    assert [f["properties"].get("metadata") for f in features] == [
+        None,
+        {"Region": "r"},
+        {"Region": "st"},
+    ]
 
 
 class FakeResult:
@@ -276,23 +291,195 @@ class FakeResult:
     class_colours = CLASS_COLOURS
     bounds_origin_px = ORIGIN_PX
 
-    def __init__(self, path, table) -> None:
+    def __init__(self, path, table, regions=()) -> None:
         self.path = path
+        self.regions = [{"name": name, "missing": False} for name in regions]
         self._table = table
 
     def batches(self):
-        return iter(self._table.to_batches())
+        return iter(self._table.to_batches(7))
 
 
 def test_the_exporter_writes_a_run_once(tmp_path):
     table = table_of(tmp_path, blobs(4), 4, 2.004)
     path = tmp_path / "a.geojson"
-    export_geojson(FakeResult(tmp_path, table), path)
+    assert export_geojson(FakeResult(tmp_path, table), path) == [path]
     assert json.loads(path.read_text()) == slow_geojson(table, CLASS_COLOURS, ORIGIN_PX)
     before = path.read_bytes()
     with pytest.raises(OutputExists, match="delete it first"):
         export_geojson(FakeResult(tmp_path, table), path)
     assert path.read_bytes() == before
+
+
+REGIONS = ("Tumour", 'A "1"', "Stroma", "empty")
+EMPTY = GeojsonOptions(regions=("empty",))
+
+
+def with_regions(table: pa.Table) -> pa.Table:
+    """Nuclei in none, one or two overlapping regions; never in the last."""
+    ids = [[None, [], [0], [1, 2], [0, 2]][i % 5] for i in range(len(table))]
+    table = replaced(table, "region_ids", ids)
+    return replaced(table, "region", [REGIONS[each[-1]] if each else None for each in ids])
+
+
+def slow_choice(table: pa.Table, options: GeojsonOptions) -> pa.Table:
+    """Return the rows wanted, one by one, by the documented rule."""
+
+    def wanted(row) -> bool:
+        names = {REGIONS[i] for i in row["region_ids"] or ()}
+        return (options.classes is None or row["class_name"] in options.classes) and (
+            options.regions is None or bool(names & set(options.regions))
+        )
+
+    return table.filter(pa.array([wanted(row) for row in table.to_pylist()], pa.bool_()))
+
+
+def read(path):
+    raw = path.read_bytes()
+    return json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        GeojsonOptions(),
+        GeojsonOptions(classes=("Spindle",)),
+        GeojsonOptions(classes=("Epithelial", "Inflammatory")),
+        GeojsonOptions(regions=("Stroma",)),
+        GeojsonOptions(regions=('A "1"', "Tumour")),
+        GeojsonOptions(classes=("Epithelial", "Spindle"), regions=("Tumour",)),
+        EMPTY,
+    ],
+    ids=str,
+)
+def test_only_the_nuclei_wanted(tmp_path, options):
+    table = with_regions(table_of(tmp_path, blobs(4), 4, 2.004))
+    path = tmp_path / "a.geojson"
+    export_geojson(FakeResult(tmp_path, table, REGIONS), path, options)
+    expected = slow_choice(table, options)
+    assert (0 < len(expected) < len(table)) == (options not in (GeojsonOptions(), EMPTY))
+    assert read(path) == slow_geojson(expected, CLASS_COLOURS, ORIGIN_PX)
+
+
+def test_tables_without_lists_of_regions_have_the_name_alone(tmp_path):
+    table = with_regions(table_of(tmp_path, blobs(4), 4, 2.004))
+    older = table.drop_columns(["region_ids", "region_class"])
+    chosen = GeojsonOptions(regions=("Stroma",))
+    export_geojson(FakeResult(tmp_path, older, REGIONS), tmp_path / "a.geojson", chosen)
+    in_stroma = table.filter(pa.array([name == "Stroma" for name in table["region"].to_pylist()]))
+    assert len(in_stroma) > 1
+    assert read(tmp_path / "a.geojson") == slow_geojson(in_stroma, CLASS_COLOURS, ORIGIN_PX)
+
+
+def test_centroids_are_points(tmp_path):
+    table = with_regions(table_of(tmp_path, blobs(4), 4, 2.004))
+    path = tmp_path / "a.geojson"
+    export_geojson(FakeResult(tmp_path, table, REGIONS), path, GeojsonOptions(centroids=True))
+    expected = slow_geojson(table, CLASS_COLOURS, ORIGIN_PX)
+    for feature, row in zip(expected["features"], table.to_pylist(), strict=True):
+        xy = [rounded(row[name] - o, 2) for name, o in zip("xy", ORIGIN_PX, strict=True)]
+        feature["geometry"] = {"type": "Point", "coordinates": xy}
+    assert read(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (GeojsonOptions(classes=("Spindle", "spindle")), "class 'spindle'; known: Epithelial, Inf"),
+        (GeojsonOptions(regions=("Tumor",)), "region 'Tumor'; known: Tumour, A "),
+    ],
+)
+def test_what_the_run_does_not_have_is_refused(tmp_path, options, message):
+    table = table_of(tmp_path, blobs(4), 4, 2.004)
+    with pytest.raises(UnknownName, match=message):
+        export_geojson(FakeResult(tmp_path, table, REGIONS), tmp_path / "a.geojson", options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_regions_any_is_unknown(tmp_path):
+    table = table_of(tmp_path, blobs(4), 4, 2.004)
+    with pytest.raises(UnknownName, match="region 'Tumour'; known: none"):
+        export_geojson(
+            FakeResult(tmp_path, table), tmp_path / "a.geojson", GeojsonOptions(regions=("Tumour",))
+        )
+
+
+@pytest.mark.parametrize("split", [1, 5, 7, 10, 1_000_000])
+@pytest.mark.parametrize("options", [{}, {"classes": ("Spindle", "Epithelial")}])
+def test_parts_hold_every_nucleus_once_and_in_order(tmp_path, split, options):
+    table = with_regions(table_of(tmp_path, blobs(4), 4, 2.004))
+    expected = slow_choice(table, GeojsonOptions(**options))
+    features = slow_geojson(expected, CLASS_COLOURS, ORIGIN_PX)["features"]
+    paths = export_geojson(
+        FakeResult(tmp_path, table, REGIONS),
+        tmp_path / "a.svs.geojson.gz",
+        GeojsonOptions(split=split, **options),
+    )
+    n_parts = math.ceil(len(expected) / split)
+    assert [path.name for path in paths] == [
+        f"a.svs-{number:03}.geojson.gz" for number in range(1, n_parts + 1)
+    ]
+    assert sorted(tmp_path.iterdir()) == paths
+    for k, path in enumerate(paths):
+        part = {"type": "FeatureCollection", "features": features[k * split : (k + 1) * split]}
+        assert read(path) == part
+
+
+@pytest.mark.parametrize("name", ["a.geojson", "a.json", "a"])
+def test_without_nuclei_there_is_one_empty_part(tmp_path, name):
+    run = FakeResult(tmp_path, CELLS_SCHEMA.empty_table())
+    (path,) = export_geojson(run, tmp_path / name, GeojsonOptions(split=3))
+    assert path.name == f"a-001{name[1:]}"
+    assert read(path) == {"type": "FeatureCollection", "features": []}
+
+
+def test_there_are_digits_enough():
+    paths = _geojson_choice.part_paths(Path("x/a.geojson"), 1000)
+    assert [paths[0].name, paths[-1].name] == ["a-0001.geojson", "a-1000.geojson"]
+    assert len(_geojson_choice.part_paths(Path("a.geojson"), 999)) == 999
+    assert _geojson_choice.part_paths(Path("a.geojson"), 999)[-1].name == "a-999.geojson"
+
+
+def test_parts_of_an_older_split_do_not_mix_with_newer_ones(tmp_path):
+    table = table_of(tmp_path, blobs(4), 4, 2.004)
+    (tmp_path / "a-004.geojson").write_text("older")
+    (tmp_path / "b-001.geojson").write_text("another slide's")
+    run = FakeResult(tmp_path, table)
+    with pytest.raises(OutputExists, match=r"a-004\.geojson exists"):
+        export_geojson(run, tmp_path / "a.geojson", GeojsonOptions(split=len(table)))
+    assert {path.name for path in tmp_path.iterdir()} == {"a-004.geojson", "b-001.geojson"}
+
+
+def test_all_parts_appear_or_none(tmp_path, monkeypatch):
+    table = table_of(tmp_path, blobs(4), 4, 2.004)
+    run, split = FakeResult(tmp_path, table), GeojsonOptions(split=5)
+    rename = Path.rename
+
+    def full(self, target):
+        if target.name.endswith("-003.geojson"):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", full)
+        with pytest.raises(OutputNotWritable, match="a.geojson could not be written"):
+            export_geojson(run, tmp_path / "a.geojson", split)
+    assert list(tmp_path.iterdir()) == []
+
+    def broken():
+        yield from table.to_batches(7)
+        raise ResultNotReadable("damaged")
+
+    run.batches = broken
+    with pytest.raises(ResultNotReadable, match=r"^damaged$"):
+        export_geojson(run, tmp_path / "a.geojson", split)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("split", [0, -1])
+def test_a_part_holds_at_least_one(split):
+    with pytest.raises(UsageError, match="at least 1"):
+        GeojsonOptions(split=split)
 
 
 def test_exporters_are_found_by_name_or_given():

@@ -10,14 +10,20 @@ import pytest
 import zarr
 from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
+from ome_zarr_models import v04
 from ome_zarr_models.v05 import Image, ImageLabel
 from ome_zarr_models.v05.labels import Labels
 from slow_cells import CLASS_COLOURS, CLASS_NAMES, cells_of, chosen, painted, slow_half, with_ids
 from slow_masks import blobs, instances_of, moved, real_labels
 
-from wsiseg.errors import OutputExists, OutputNotWritable, ResultNotReadable
+from wsiseg.errors import OutputExists, OutputNotWritable, ResultNotReadable, UsageError
 from wsiseg.exporters import ome_zarr
-from wsiseg.exporters.ome_zarr import UNKNOWN_VALUE, export_ome_zarr, write_masks
+from wsiseg.exporters.ome_zarr import (
+    UNKNOWN_VALUE,
+    OmeZarrOptions,
+    export_ome_zarr,
+    write_masks,
+)
 from wsiseg.geometry import Box, Frame
 from wsiseg.measure import measure_instances
 from wsiseg.records import Cells
@@ -393,3 +399,129 @@ def test_the_exporter_copies_a_run_s_masks_once(tmp_path, small_chunks):
     with pytest.raises(OutputExists, match="delete it first"):
         export_ome_zarr(result, tmp_path / "copy.zarr")
     assert {path.name for path in tmp_path.iterdir()} == {"a.svs.wsiseg", "copy.zarr"}
+
+
+OLDER = OmeZarrOptions("0.4")
+
+
+@pytest.fixture
+def run(tmp_path, small_chunks):
+    """A run with masks of several shards, one of them without nuclei."""
+    folder = tmp_path / "a.svs.wsiseg"
+    folder.mkdir()
+    labels = blobs(6, 180, 5)
+    labels[:, 64:128] = 0
+    write(folder / "masks.zarr", Slide(cells_of(labels, 6), Frame(1.0, 191, 150)))
+    return FakeResult(folder)
+
+
+def export_older(run, path) -> tuple[zarr.Group, zarr.Group]:
+    """Return the masks of the run and of the export."""
+    export_ome_zarr(run, path, OLDER)
+    return zarr.open_group(run.path / "masks.zarr", mode="r"), zarr.open_group(path, mode="r")
+
+
+def images_of(newer: zarr.Group, older: zarr.Group):
+    """Yield (what 0.5 says, arrays of 0.5, what 0.4 says, arrays of 0.4) of all three images."""
+    for name in ("", "labels/nuclei", "labels/classes"):
+        group, copied = (root[name] if name else root for root in (newer, older))
+        said, said_older = group.attrs["ome"], copied.attrs.asdict()
+        paths = [entry["path"] for entry in said["multiscales"][0]["datasets"]]
+        yield said, [group[p] for p in paths], said_older, [copied[p] for p in paths]
+
+
+def test_version_0_4_has_the_same_pixels_places_and_colours(tmp_path, run):
+    newer, older = export_older(run, tmp_path / "a.ome.zarr")
+    n_levels = 0
+    for said, arrays, said_older, copied in images_of(newer, older):
+        (image,), (image_older,) = said["multiscales"], said_older["multiscales"]
+        assert image_older.pop("version") == "0.4"
+        assert image_older == image
+        for array, copy in zip(arrays, copied, strict=True):
+            n_levels += 1
+            assert (copy.dtype, copy.chunks, copy.fill_value) == (
+                array.dtype,
+                array.chunks,
+                array.fill_value,
+            )
+            np.testing.assert_array_equal(copy[:], array[:])
+    assert n_levels == 3 * 5
+    label = older["labels/classes"].attrs["image-label"]
+    assert label.pop("version") == "0.4"
+    expected = newer["labels/classes"].attrs["ome"]["image-label"]
+    assert label == {name: value for name, value in expected.items() if name != "version"}
+    assert label["colors"], "no colour was tried"
+    assert older["labels"].attrs["labels"] == ["nuclei", "classes"]
+    assert {path.name for path in tmp_path.iterdir()} == {"a.svs.wsiseg", "a.ome.zarr"}
+
+
+def test_version_0_4_is_zarr_2_as_java_reads_it(tmp_path, run):
+    """jzarr, in Bio-Formats and QuPath: zlib or blosc, no zstd, no filters, nested chunks."""
+    export_older(run, tmp_path / "a.ome.zarr")
+    files = files_below(tmp_path / "a.ome.zarr")
+    assert not any(name.endswith("zarr.json") for name in files)
+    headers = [name for name in files if name.endswith(".zarray")]
+    assert len(headers) == 3 * 5
+    for name in headers:
+        header = json.loads((tmp_path / "a.ome.zarr" / name).read_text())
+        assert header["zarr_format"] == 2
+        assert header["compressor"]["id"] == "zlib"
+        assert header["dimension_separator"] == "/"
+        assert header["filters"] is None
+        assert header["order"] == "C"
+        assert header["dtype"] in ("|u1", "<u4")
+    assert "labels/nuclei/0/0/0" in files
+    # Columns 64 to 127 hold no nucleus: chunks 4 to 7 of 16 px.
+    assert not any(f"labels/nuclei/0/{y}/{x}" in files for y in range(10) for x in range(4, 8))
+
+
+def test_version_0_4_is_accepted_by_ome_zarr_models_and_read_by_ome_zarr_py(tmp_path, run):
+    path = tmp_path / "a.ome.zarr"
+    newer, older = export_older(run, path)
+    image = v04.Image.from_zarr(older)
+    assert [axis.name for axis in image.attributes.multiscales[0].axes] == ["c", "y", "x"]
+    assert v04.Labels.from_zarr(older["labels"]).attributes.labels == ["nuclei", "classes"]
+    for name in ("nuclei", "classes"):
+        v04.ImageLabel.from_zarr(older[f"labels/{name}"])
+    nodes = {str(node.zarr.basename()): node for node in Reader(parse_url(path))()}
+    for name, group in [("a.ome.zarr", newer), *newer["labels"].groups()]:
+        for lazy, level in zip(nodes[name].data, levels_of(group), strict=True):
+            np.testing.assert_array_equal(lazy.compute(), level[:])
+
+
+def test_version_0_5_can_be_asked_for_and_others_not(tmp_path, run):
+    export_ome_zarr(run, tmp_path / "a.zarr", OmeZarrOptions("0.5"))
+    assert files_below(tmp_path / "a.zarr") == files_below(run.path / "masks.zarr")
+    with pytest.raises(UsageError, match=r"'0\.3'.*0\.5 or 0\.4"):
+        OmeZarrOptions("0.3")
+
+
+@pytest.mark.parametrize("what", ["chunk", "attributes", "group"])
+def test_version_0_4_of_damaged_masks_is_refused(tmp_path, run, what):
+    masks = run.path / "masks.zarr"
+    if what == "chunk":
+        shard = masks / "labels/nuclei/0/c/0/0"
+        shard.write_bytes(bytes(len(shard.read_bytes())))
+    elif what == "attributes":
+        header = json.loads((masks / "zarr.json").read_text())
+        header["attributes"] = {}
+        (masks / "zarr.json").write_text(json.dumps(header))
+    else:
+        (masks / "labels/classes/zarr.json").unlink()
+    with pytest.raises(ResultNotReadable, match=r"masks\.zarr is damaged"):
+        export_older(run, tmp_path / "a.ome.zarr")
+    assert list(tmp_path.iterdir()) == [run.path]
+
+
+def test_version_0_4_reads_one_shard_at_a_time(tmp_path, run, monkeypatch):
+    read: list[tuple[int, ...]] = []
+    get = zarr.Array.__getitem__
+
+    def watched(self, place):
+        found = get(self, place)
+        read.append(found.shape[-2:])
+        return found
+
+    monkeypatch.setattr(zarr.Array, "__getitem__", watched)
+    export_ome_zarr(run, tmp_path / "a.ome.zarr", OLDER)
+    assert max(max(shape) for shape in read) == SMALL["SHARD_PX"]

@@ -338,3 +338,45 @@ def test_a_scale_bar_is_found_also_beside_a_power_of_ten(longest_px: int, power:
         per_px = 10.0**power * (1 + nudge) / max(1, longest_px)
         bar = scale_bar(per_px, "mm", longest_px)
         assert 1 <= bar.swatch.shape[1] <= max(1, longest_px)
+
+
+def test_flagged_tiles_are_framed_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    plain = printable
+
+    def noted(text: str) -> str:
+        written.append(text)
+        return plain(text)
+
+    monkeypatch.setattr(_drawing, "printable", noted)
+    rgb = np.full((80, 100, 3), 120, np.uint8)
+    boxes = [(0.0, 0.0, 400.0, 400.0), (400.0, 0.0, 400.0, 400.0)]
+    flagged = [(boxes[0], "ink"), (boxes[0], "blurred"), (boxes[1], "ink"), (boxes[1], "new")]
+    sheet = draw_thumbnail(rgb, Frame(10.0, 100, 80), [], boxes, [], 0.5, flagged=flagged)
+    inside = sheet[9:89, 9:109]
+    # Row 20 from the left: the tile's edge, its flags two pixels each, the slide.
+    assert [tuple(pixel) for pixel in inside[20, 1:6].tolist()] == [
+        *[(230, 120, 0)] * 2,
+        *[(0, 160, 200)] * 2,
+        (120, 120, 120),
+    ]
+    assert [tuple(pixel) for pixel in inside[20, 41:46].tolist()] == [
+        *[(0, 160, 200)] * 2,
+        *[(110, 110, 110)] * 2,
+        (120, 120, 120),
+    ]
+    blurred = drawn(inside, (230, 120, 0))
+    rows, cols = np.nonzero(blurred)
+    assert (rows.min(), rows.max(), cols.min(), cols.max()) == (1, 39, 1, 39)
+    assert blurred.sum() == 39**2 - 35**2
+    words = " | ".join(written)
+    for part in ("blurred: 1", "ink: 2", "new: 1"):
+        assert part in words
+
+
+def test_flags_fit_the_smallest_tiles() -> None:
+    rgb = np.full((3, 3, 3), 120, np.uint8)
+    boxes = [(x * 10.0, y * 10.0, 10.0, 10.0) for x in range(3) for y in range(3)]
+    flagged = [(box, code) for box in boxes for code in ("ink", "dark", "fold", "blurred")]
+    sheet = draw_thumbnail(rgb, Frame(10.0, 3, 3), [], boxes, [], 0.5, flagged=flagged)
+    assert sheet.shape[1] >= 640

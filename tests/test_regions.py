@@ -22,6 +22,7 @@ from wsiseg.regions import (
     Region,
     RegionFile,
     RegionIndex,
+    RegionKind,
     RoiOrigin,
     area_px2,
     covered,
@@ -61,7 +62,7 @@ def rectangle(x0: float, y0: float, x1: float, y1: float) -> str:
 
 def region(geometry: shapely.Geometry, name: str = "R", missing: bool = False) -> Region:
     parts = [p for p in shapely.get_parts(geometry) if p.geom_type == "Polygon"]
-    kind = "tma-core" if missing else "annotation"
+    kind: RegionKind = "tma-core" if missing else "annotation"
     return Region(name, None, None, kind, missing, None, shapely.MultiPolygon(parts))
 
 
@@ -552,9 +553,16 @@ def test_covered_pixels_are_those_of_the_slow_twin(
     assert (covered(geometry, frame) == slow_covered(geometry, frame)).all()
 
 
-def test_centres_on_an_outline_are_not_inside() -> None:
+@pytest.mark.parametrize(
+    "notched",
+    [
+        "[[[4,4],[44,4],[44,44],[28,44],[20,20],[12,44],[4,44],[4,4]]]",
+        "[[[4,4],[12,4],[20,20],[28,4],[44,4],[44,44],[4,44],[4,4]]]",
+    ],
+)
+def test_centres_on_an_outline_are_not_inside(notched: str) -> None:
+    """The tip of the notch, seen from below or from above, lies on a centre too."""
     frame = Frame.of_slide(80, 80, 8.0)
-    notched = "[[[4,4],[44,4],[44,44],[28,44],[20,20],[12,44],[4,44],[4,4]]]"
     (found,) = parse(feature(notched)).regions
     mask = covered(found.geometry, frame)
     assert (mask == slow_covered(found.geometry, frame)).all()

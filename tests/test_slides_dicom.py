@@ -44,6 +44,17 @@ def test_a_series_is_opened_by_a_file_or_its_folder(tmp_path: Path) -> None:
     assert "is a folder; the reader 'image' needs one file" in refusal(tmp_path / "case 7", "image")
 
 
+def test_a_folder_named_by_dots_has_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_dicom(tmp_path / "case", RGB)
+    (tmp_path / "case" / "inside").mkdir()
+    for here, path in (("case", "."), ("case", ""), ("case/inside", "..")):
+        monkeypatch.chdir(tmp_path / here)
+        with open_slide(path) as slide:
+            assert slide.info.name == "case"
+
+
 def test_dicom_pixels_are_those_of_its_frames(tmp_path: Path) -> None:
     """Against Pillow's decoding of every frame, put in its place."""
     path = write_dicom(tmp_path, RGB)[0]

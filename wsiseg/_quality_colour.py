@@ -15,8 +15,9 @@ STAINED_OD = 0.08
 """Mean optical density from which on a pixel holds stain; glass has about 0.03."""
 CLEAR_OD = 0.15
 """… and from which on its hue can be trusted."""
-OFF_HUES = (25.0, 240.0)
-"""Hues in between, orange over green to blue, no mixture of haematoxylin and eosin has …"""
+OFF_HUES = (2.0, 240.0)
+"""Hues in between, from orange and brown over green to blue, no mixture of haematoxylin and
+eosin has: both take away more green than blue …"""
 OFF_CHROMA = 15
 """… if they are coloured at all: largest minus smallest channel."""
 BLUEST = 0.02

@@ -32,7 +32,7 @@ class TileQuality:
     off_colour_share: float | None
     """Share of stained pixels whose hue no mixture of haematoxylin and eosin has."""
     bluest_hue_deg: float | None
-    """Hue that 2 % of the clearly stained pixels are bluer than: that of nuclei, 245 to 310."""
+    """Hue that 2 % of the clearly stained pixels are bluer than: that of nuclei, 245 to 325."""
     ink_share: float
     """Share under pen or marking dye."""
     fold_share: float
@@ -64,16 +64,17 @@ class QualityOptions:
     """Above this a tile is folded."""
     most_dark_share: float = 0.004
     """Above this a tile is dark."""
-    least_stained_share: float = 0.02
+    least_stained_share: float = 0.05
     """With less tissue a tile's colours say nothing."""
-    hue_deg: tuple[float, float] = (255.0, 340.0)
-    """Mean hue of H&E; 263 to 333 was seen."""
+    hue_deg: tuple[float, float] = (258.0, 340.0)
+    """Mean hue of H&E; 263 to 334 was seen."""
     least_saturation: float = 0.12
     """Below this a tile is grey; 0.21 was seen."""
     most_off_colour_share: float = 0.05
     """Above this a tile is not H&E."""
-    most_bluest_hue_deg: float = 315.0
-    """Above this nothing in a tile is as blue as haematoxylin; 311 was seen."""
+    most_bluest_hue_deg: float = 330.0
+    """Above this nothing in a tile is as blue as haematoxylin; up to 325 was seen, in a frozen
+    section at 1 µm/px."""
     least_confidence: float = 0.7
     """Mean probability of a tile's nuclei below which the network is unsure."""
     least_cells: int = 10

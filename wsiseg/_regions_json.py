@@ -105,13 +105,13 @@ def load_json(content: bytes, label: str) -> Any:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}: {error.msg}"
         raise UsageError(
-            f"{label} is no JSON ({where}); regions as GeoJSON are needed: export them {EXPORT_HINT}"
+            f"{label} is no JSON ({where}); GeoJSON is needed: export regions {EXPORT_HINT}"
         ) from error
     # Not UTF, or a number with more digits than Python converts.
     except ValueError as error:
         raise UsageError(
-            f"{label} is no JSON text ({type(error).__name__}); regions as GeoJSON are needed: "
-            f"export them {EXPORT_HINT}"
+            f"{label} is no JSON text ({type(error).__name__}); GeoJSON is needed: export regions "
+            f"{EXPORT_HINT}"
         ) from error
 
 

@@ -304,12 +304,11 @@ def _flip_edges(
                     col = _clamp(np.floor(x / scale - 0.5) + 1, window.col, right)
                     flips[row - window.row, col - window.col] ^= 1
                     _doubt_span(x, x, row, scale, window, doubt)
-                if abs(ya - y) <= _EPS_PX and abs(yb - y) <= _EPS_PX:
-                    _doubt_span(min(xa, xb), max(xa, xb), row, scale, window, doubt)
-                elif abs(ya - y) <= _EPS_PX:
-                    _doubt_span(xa, xa, row, scale, window, doubt)
-                elif abs(yb - y) <= _EPS_PX:
-                    _doubt_span(xb, xb, row, scale, window, doubt)
+                if yb == y:
+                    # The outline meets the row here without crossing it, or runs along it.
+                    start = min(xa, xb) if ya == yb else xb
+                    end = max(xa, xb) if ya == yb else xb
+                    _doubt_span(start, end, row, scale, window, doubt)
 
 
 @numba.njit(cache=True, nogil=True)

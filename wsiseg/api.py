@@ -15,7 +15,7 @@ from wsiseg.estimate import Estimate, estimate
 from wsiseg.exporters import find_exporter
 from wsiseg.listing import SlideEntry
 from wsiseg.machine import cpu_predictors
-from wsiseg.models import MapsModel, list_models, load_model
+from wsiseg.models import MapsModel, ModelFile, check_weights, list_models, load_model
 from wsiseg.models.device import choose_numerics
 from wsiseg.pipeline import (
     Progress,
@@ -184,6 +184,9 @@ def plan_slide(
         options = replace(options, scale=rules)
     with _opened(slide) as opened:
         chosen = model_for(opened.info, model, options.scale)
+        if isinstance(chosen, ModelFile):
+            # Here nothing has been made yet; in the first tile it would have.
+            check_weights(chosen)
         numerics = choose_numerics(
             chosen.card, compute.device, compute.precision, compute.batch_size
         )

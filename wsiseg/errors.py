@@ -6,6 +6,7 @@ WsisegError
 │   ├── ScaleRefused                     the scale contradicts the file or does not suit the model
 │   └── OutputExists                     the output belongs to another run, or is in the way
 ├── SlideNotReadable (OSError)           a slide or image cannot be opened
+│   ├── UnknownFormat                    … by this reader: it is of a kind for another
 │   └── TileNotReadable                  … or a part of it cannot be decoded
 ├── OutputNotWritable (OSError)          results cannot be written
 ├── UnknownName (LookupError)            no model, class, format or plug-in of that name
@@ -43,6 +44,10 @@ class OutputExists(UsageError):
 
 class SlideNotReadable(WsisegError, OSError):
     """A slide or image cannot be opened."""
+
+
+class UnknownFormat(SlideNotReadable):
+    """A reader does not know this kind of file; another may."""
 
 
 class TileNotReadable(SlideNotReadable):

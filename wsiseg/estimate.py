@@ -58,7 +58,7 @@ class Estimate:
     peak_memory_mb: float
     """Largest resident size, all processes together."""
     is_guess: bool
-    """The seconds were not measured on what will run the tiles (Dask workers)."""
+    """The seconds are for Dask workers or a GPU, where they were never held against real runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def estimate(
         disk_bytes=round(disk),
         work_bytes=round(cost.work_bytes * len(plan.tiles)),
         peak_memory_mb=memory if workers is None else memory * (1 + workers) / predictors,
-        is_guess=workers is not None,
+        is_guess=workers is not None or plan.numerics.device_kind != "cpu",
     )
 
 

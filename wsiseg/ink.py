@@ -36,8 +36,9 @@ class _InkOptions:
 
     smooth_um: float = 2.5
     """Width of the smoothing; ratios of single pixels are noisy."""
-    blue_ratio: float = 0.85
-    """Blue ink: red - blue above this much times green - blue; haematoxylin stays below 0.75 …"""
+    blue_ratio: float = 0.95
+    """Blue ink: red - blue above this much times green - blue; haematoxylin stays below 0.75 in
+    the pictures and has 0.88 in Ruifrok and Johnston's vectors …"""
     blue_od: float = 0.15
     """… and red - blue above this; paler is a haze."""
     green_red_od: float = 0.12
@@ -46,16 +47,20 @@ class _InkOptions:
     green is denser than red."""
     black_share: float = 0.2
     """Black ink: largest minus smallest density below this share of the largest …"""
-    black_od: float = 1.2
+    black_od: float = 1.0
     """… and the smallest above this; paler grey is dust, glass or shadow."""
     border_level: int = 8
     """Brightest channel, below which a pixel is a scanner's black border and no ink."""
     red_ratio: float = 0.6
     """Red ink: blue - red above this much times green - red; eosin stays below 0.6 …"""
+    red_ratio_high: float = 1.06
+    """… and below this much: blood, melanin and DAB are browner …"""
     red_around_ratio: float = 0.7
     """… and above this in the surroundings: blood reaches 0.9, but a pool of it only 0.68."""
     red_around_um: float = 64.0
     """Width of these surroundings."""
+    red_hue_high: float = 1.5
+    """The same for pale pixels beside ink, whose ratios are noisy; melanin is above 1.6."""
     red_od: float = 0.1
     """Green - red of the palest red ink."""
 
@@ -70,6 +75,14 @@ def optical_density(rgb: NDArray[np.uint8], glass: Colour = WHITE) -> Channel:
     levels = np.maximum(np.arange(256), _DARKEST)
     table = -np.log(levels[:, None] / np.maximum(np.asarray(glass), _DARKEST))
     return np.asarray(cv2.LUT(rgb, table.astype(np.float32)[None]), np.float32)
+
+
+def split_density(
+    rgb: NDArray[np.uint8], glass: Colour = WHITE
+) -> tuple[Channel, Channel, Channel]:
+    """Return the optical density of red, green and blue, each (h, w)."""
+    red, green, blue = (np.asarray(c, np.float32) for c in cv2.split(optical_density(rgb, glass)))
+    return red, green, blue
 
 
 def find_ink(rgb: NDArray[np.uint8], mpp: float, glass: Colour = WHITE) -> NDArray[np.bool_]:
@@ -107,6 +120,7 @@ def has_ink_hue(red: Channel, green: Channel, blue: Channel, min_od: float) -> N
     over_blue, over_red = red - blue, green - red
     blueish = (over_blue > min_od) & (over_blue > _OPTIONS.blue_ratio * (green - blue))
     reddish = (over_red > min_od) & (-over_blue > _OPTIONS.red_ratio * over_red)
+    reddish &= -over_blue < _OPTIONS.red_hue_high * over_red
     return np.asarray(blueish | reddish | (over_red < -min_od), np.bool_)
 
 
@@ -117,7 +131,7 @@ def _smoothing_px(mpp: float) -> float:
 def _find_ink(rgb: NDArray[np.uint8], mpp: float, glass: Colour) -> NDArray[np.bool_]:
     options = _OPTIONS
     smooth = np.asarray(cv2.GaussianBlur(rgb, (0, 0), _smoothing_px(mpp)), np.uint8)
-    red, green, blue = cv2.split(optical_density(smooth, glass))
+    red, green, blue = split_density(smooth, glass)
     red_over_blue = red - blue
     ink = red_over_blue > options.blue_od
     ink &= red_over_blue > options.blue_ratio * (green - blue)
@@ -147,7 +161,9 @@ def _is_red(
     blue_over_red: Channel, green_over_red: Channel, mpp: float, options: _InkOptions
 ) -> NDArray[np.bool_]:
     candidate = np.asarray(
-        (green_over_red > options.red_od) & (blue_over_red > options.red_ratio * green_over_red),
+        (green_over_red > options.red_od)
+        & (blue_over_red > options.red_ratio * green_over_red)
+        & (blue_over_red < options.red_ratio_high * green_over_red),
         np.bool_,
     )
     if not candidate.any():
@@ -155,4 +171,6 @@ def _is_red(
     side_px = 2 * math.ceil(options.red_around_um / mpp / 2) + 1
     around = cv2.blur(blue_over_red, (side_px, side_px))
     green_around = cv2.blur(green_over_red, (side_px, side_px))
-    return np.asarray(candidate & (around > options.red_around_ratio * green_around), np.bool_)
+    candidate &= around > options.red_around_ratio * green_around
+    candidate &= around < options.red_ratio_high * green_around
+    return candidate

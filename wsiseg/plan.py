@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
 from wsiseg.decode import DecodeOptions
@@ -27,6 +26,7 @@ from wsiseg.regions import (
     read_regions,
     region_fingerprint,
     touched,
+    union_of,
 )
 from wsiseg.rundir import RESULT_VERSION, canonical_hash
 from wsiseg.scale import ScaleOptions, SlideScale, resolve_scale, upsampling_warning
@@ -217,15 +217,7 @@ def _near(frame: Frame, regions: Sequence[Region], reach_px: float) -> NDArray[n
     """
     if not regions:
         return None
-    return touched(_together(regions), frame, reach_px)
-
-
-def _together(regions: Sequence[Region]) -> shapely.MultiPolygon:
-    """Return the union of the regions that are there."""
-    parts = [region.geometry for region in regions if not region.missing]
-    whole = shapely.union_all(parts)
-    pieces = [part for part in shapely.get_parts(whole) if part.geom_type == "Polygon"]
-    return shapely.MultiPolygon(pieces)
+    return touched(union_of(regions), frame, reach_px)
 
 
 def _analysed_mm2(
@@ -234,7 +226,7 @@ def _analysed_mm2(
     if not regions:
         return area_mm2(area, frame, frame.scale * slide_mpp)
     size_px = (slide.info.width_px, slide.info.height_px)
-    inside_px2 = area_px2(_together(regions), area.inside, area.frame, size_px)
+    inside_px2 = area_px2(union_of(regions), area.inside, area.frame, size_px)
     return inside_px2 * slide_mpp**2 / 1e6
 
 
@@ -261,7 +253,7 @@ def find_area(
     elif isinstance(tissue, TissueOptions):
         inside = find_tissue(read_overview(slide, coarse), model_mpp * factor, tissue)
     else:
-        inside = covered(_together(given), coarse)
+        inside = covered(union_of(given), coarse)
     return AreaMask(coarse, factor, inside)
 
 

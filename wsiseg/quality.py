@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wsiseg._quality_appearance import appearance_of
 from wsiseg._quality_colour import STAINED_OD, channel_mean, extremes, measure_colours, shrunk
 from wsiseg._quality_flags import FLAGS, tile_flags, unlike_fields
 from wsiseg._quality_focus import edge_width_um
@@ -23,6 +24,7 @@ __all__ = [
     "Appearance",
     "QualityOptions",
     "TileQuality",
+    "appearance_of",
     "measure_tile",
     "slide_warnings",
     "tile_flags",

@@ -1,6 +1,6 @@
-"""What OME-Zarr 0.5 wants said about images and labels, as JSON values.
+"""What OME-Zarr wants said about images and labels, as JSON values.
 
-Specification: https://ngff.openmicroscopy.org/0.5/
+Specifications: https://ngff.openmicroscopy.org/0.5/ and https://ngff.openmicroscopy.org/0.4/
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 VERSION = "0.5"
+OLDER_VERSION = "0.4"
+"""Written on demand, for readers that lack `VERSION`."""
 
 _SPACE_AXES = [
     {"name": "y", "type": "space", "unit": "micrometer"},
@@ -77,6 +79,26 @@ def classes_attributes(
 def labels_attributes() -> dict[str, Any]:
     """Return the attributes of the group that holds the label images."""
     return _ome(labels=["nuclei", "classes"])
+
+
+def older_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return attributes of `VERSION` as those of `OLDER_VERSION`.
+
+    That has no `ome` around everything, and its version in each part.
+
+    Raises
+    ------
+    KeyError
+        If they are not of `VERSION`.
+    """
+    described = {name: value for name, value in attributes["ome"].items() if name != "version"}
+    version = {"version": OLDER_VERSION}
+    for name in ("image-label", "omero"):
+        if name in described:
+            described[name] = {**described[name], **version}
+    if "multiscales" in described:
+        described["multiscales"] = [{**image, **version} for image in described["multiscales"]]
+    return described
 
 
 def _label_attributes(

@@ -2,8 +2,9 @@
 
 Each nucleus is a Feature with its UUID as `id`, a Polygon, `objectType` "detection", its class
 with colour, and measurements whose names start with "wsiseg: " and end in their unit, so that
-they cannot be taken for QuPath's own.  GeoJSON: RFC 7946; its longitude and latitude are
-pixels here, as QuPath has it.
+they cannot be taken for QuPath's own.  The region of interest it is in, the smallest where
+several overlap, is the entry "Region" of its `metadata`.  GeoJSON: RFC 7946; its longitude and
+latitude are pixels here, as QuPath has it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
@@ -20,7 +24,7 @@ from isal import igzip
 from numpy.typing import NDArray
 
 from wsiseg.errors import ResultNotReadable
-from wsiseg.exporters import ExportableResult, wkb
+from wsiseg.exporters import wkb
 from wsiseg.exporters._feature_text import (
     MISSING,
     UUID_BYTES,
@@ -29,6 +33,17 @@ from wsiseg.exporters._feature_text import (
     FeatureWriter,
 )
 from wsiseg.exporters._finish import finished_file, refuse_existing
+from wsiseg.exporters._finish_parts import finished_files
+from wsiseg.exporters._geojson_choice import (
+    GeojsonOptions,
+    RegionedResult,
+    chosen_batches,
+    numbered,
+    part_paths,
+    refuse_existing_parts,
+)
+
+__all__ = ["MEASUREMENTS", "GeojsonOptions", "export_geojson", "write_geojson"]
 
 GZIP_LEVEL = 1
 """isal's level 1: nearly the size of zlib's 6 at ten times its speed."""
@@ -70,11 +85,16 @@ nucleus may be missing.
 """
 
 
+_EVERYTHING = GeojsonOptions()
+
+
 def write_geojson(
     batches: Iterable[pa.RecordBatch],
     destination: Path,
     class_colours: Mapping[str, tuple[int, int, int]],
     origin_px: tuple[float, float],
+    *,
+    centroids: bool = False,
 ) -> None:
     """Write nuclei as a GeoJSON FeatureCollection that QuPath opens as detections.
 
@@ -92,6 +112,8 @@ def write_geojson(
     origin_px
         (x, y) in level-0 pixels that becomes (0, 0): the corner of the slide's bounds.
         Coordinates are then rounded to 0.01 px, as QuPath does.
+    centroids
+        Write points instead of polygons.
 
     Raises
     ------
@@ -100,34 +122,92 @@ def write_geojson(
     OutputNotWritable
         If the operating system refuses to write; nothing is left then.
     """
-    writer = FeatureWriter()
-    with finished_file(destination) as partial, _open_for_text(partial, destination) as stream:
-        stream.write(b'{"type":"FeatureCollection","features":[')
-        skip = 1  # the comma before the first feature
-        for batch in batches:
-            texts, class_code = _texts(batch, class_colours)
-            for start in range(0, batch.num_rows, _BLOCK_ROWS):
-                rows = batch.slice(start, _BLOCK_ROWS)
-                codes = class_code[start : start + _BLOCK_ROWS]
-                stream.write(writer.write(_block(rows, codes, origin_px), texts)[skip:])
-                skip = 0
-        stream.write(b"\n]}\n")
+    features = _Features(class_colours, origin_px, centroids)
+    with finished_file(destination) as partial:
+        _write_collection(batches, partial, destination, features)
 
 
-def export_geojson(result: ExportableResult, destination: Path) -> None:
+def export_geojson(
+    result: RegionedResult, destination: Path, options: GeojsonOptions = _EVERYTHING
+) -> list[Path]:
     """Write a run's nuclei for QuPath; see `write_geojson`.
+
+    Returns
+    -------
+    list of Path
+        `destination`; or with a split, for ``name.geojson.gz``, ``name-001.geojson.gz``,
+        ``name-002.geojson.gz``, …: at least one, each a whole collection, with the nuclei in
+        the order of the table.  All of them appear, or none.
 
     Raises
     ------
+    UnknownName
+        If the model has no such class or the run no such region.
     OutputExists
-        If something is at `destination` already.
+        If something is at `destination` already, or parts of that name are.
     ResultNotReadable
         If the run's cell table is damaged.
     OutputNotWritable
         If the operating system refuses to write.
     """
+    batches = chosen_batches(result, options)
+    features = _Features(result.class_colours, result.bounds_origin_px, options.centroids)
+    if options.split is not None:
+        return _write_parts(batches, destination, features, options.split)
     refuse_existing(destination)
-    write_geojson(result.batches(), destination, result.class_colours, result.bounds_origin_px)
+    with finished_file(destination) as partial:
+        _write_collection(batches, partial, destination, features)
+    return [destination]
+
+
+def _write_parts(
+    batches: Iterable[pa.RecordBatch], destination: Path, features: _Features, split: int
+) -> list[Path]:
+    """Write files of at most `split` nuclei; how many they are is known at the end."""
+    refuse_existing_parts(destination)
+    written: list[Path] = []
+
+    def paths_of(n_parts: int) -> list[Path]:
+        written.extend(part_paths(destination, n_parts))
+        return written
+
+    with finished_files(destination, paths_of) as next_file:
+        n_parts = 0
+        for _, pieces in groupby(numbered(batches, split), key=itemgetter(0)):
+            rows = (piece for _, piece in pieces)
+            _write_collection(rows, next_file(), destination, features)
+            n_parts += 1
+        if n_parts == 0:
+            _write_collection((), next_file(), destination, features)
+    return written
+
+
+@dataclass(frozen=True, slots=True)
+class _Features:
+    """How nuclei are written."""
+
+    class_colours: Mapping[str, tuple[int, int, int]]
+    origin_px: tuple[float, float]
+    centroids: bool
+
+
+def _write_collection(
+    batches: Iterable[pa.RecordBatch], partial: Path, destination: Path, features: _Features
+) -> None:
+    """Write one collection to `partial`, packed if the name of `destination` says so."""
+    writer = FeatureWriter()
+    with _open_for_text(partial, destination) as stream:
+        stream.write(b'{"type":"FeatureCollection","features":[')
+        skip = 1  # the comma before the first feature
+        for batch in batches:
+            texts, class_code, region_code = _texts(batch, features.class_colours)
+            for start in range(0, batch.num_rows, _BLOCK_ROWS):
+                block = slice(start, start + _BLOCK_ROWS)
+                rows = batch.slice(start, _BLOCK_ROWS)
+                wanted = _block(rows, class_code[block], region_code[block], features)
+                stream.write(writer.write(wanted, texts)[skip:])
+                skip = 0
+        stream.write(b"\n]}\n")
 
 
 @contextmanager
@@ -144,14 +224,24 @@ def _open_for_text(partial: Path, destination: Path) -> Iterator[IO[bytes]]:
 
 def _texts(
     batch: pa.RecordBatch, class_colours: Mapping[str, tuple[int, int, int]]
-) -> tuple[FeatureTexts, NDArray[np.int64]]:
-    """Return the texts for a batch, and the class code of each row (-1: none)."""
-    encoded = batch.column("class_name").cast(pa.string()).dictionary_encode()
+) -> tuple[FeatureTexts, NDArray[np.int64], NDArray[np.int64]]:
+    """Return the texts for a batch, and the class and region code of each row (-1: none)."""
+    class_names, class_code = _encoded(batch.column("class_name"))
+    region_names, region_code = _encoded(batch.column("region"))
+    texts = FeatureTexts.of(
+        [_classification(name, class_colours) for name in class_names],
+        [json.dumps(name) for name in region_names],
+        [json.dumps(measurement.name) for measurement in MEASUREMENTS],
+        [measurement.decimals for measurement in MEASUREMENTS],
+    )
+    return texts, class_code, region_code
+
+
+def _encoded(column: pa.Array) -> tuple[list[str], NDArray[np.int64]]:
+    """Return the different names in a column, and each row's index in them (-1: null)."""
+    encoded = column.cast(pa.string()).dictionary_encode()
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    classes = [_classification(name, class_colours) for name in encoded.dictionary.to_pylist()]
-    names = [json.dumps(measurement.name) for measurement in MEASUREMENTS]
-    decimals = [measurement.decimals for measurement in MEASUREMENTS]
-    return FeatureTexts.of(classes, names, decimals), codes
+    return encoded.dictionary.to_pylist(), codes
 
 
 def _classification(name: str, class_colours: Mapping[str, tuple[int, int, int]]) -> str:
@@ -165,10 +255,13 @@ def _classification(name: str, class_colours: Mapping[str, tuple[int, int, int]]
 
 
 def _block(
-    rows: pa.RecordBatch, class_code: NDArray[np.int64], origin_px: tuple[float, float]
+    rows: pa.RecordBatch,
+    class_code: NDArray[np.int64],
+    region_code: NDArray[np.int64],
+    features: _Features,
 ) -> FeatureBlock:
-    polygons = wkb.decode(rows.column("geometry"))
-    xy_px = polygons.xy_px - np.array(origin_px, np.float64)
+    first_ring, first_vertex, table_xy_px = _outlines(rows, features.centroids)
+    xy_px = table_xy_px - np.array(features.origin_px, np.float64)
     # The comparison is false for NaN too.
     if not (np.abs(xy_px) < _LARGEST).all():
         raise ResultNotReadable(
@@ -181,12 +274,25 @@ def _block(
         values[:, m] = _scaled(column.astype(np.float64), 10**measurement.decimals)
     return FeatureBlock(
         _uuids(rows.column("uuid")),
-        polygons.first_ring,
-        polygons.first_vertex,
+        first_ring,
+        first_vertex,
         np.floor(xy_px * _CENTI + 0.5).astype(np.int64),
         class_code,
+        region_code,
         values,
     )
+
+
+def _outlines(
+    rows: pa.RecordBatch, centroids: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Return first ring, first vertex and positions, as in `FeatureBlock`."""
+    if centroids:
+        none = np.empty(0, np.int64)
+        xy = [rows.column(name).to_numpy(zero_copy_only=False) for name in ("x", "y")]
+        return none, none, np.column_stack(xy)
+    polygons = wkb.decode(rows.column("geometry"))
+    return polygons.first_ring, polygons.first_vertex, polygons.xy_px
 
 
 def _scaled(values: NDArray[np.float64], factor: int) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
 """Masks as OME-Zarr 0.5: a coarse picture of the slide with label images on top.
 
-Specification: https://ngff.openmicroscopy.org/0.5/
+Specification: https://ngff.openmicroscopy.org/0.5/.  An export can have version 0.4 for readers
+that lack 0.5; the values, and all that is said about them, are the same.
 
 The root is an RGB pyramid (axes c, y, x) from the label level nearest to `RGB_MPP` on, of as
 many levels as the labels have, so that any viewer opens it; `labels/nuclei` holds
@@ -19,6 +20,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
-from wsiseg.errors import ResultNotReadable
+from wsiseg.errors import ResultNotReadable, UsageError
 from wsiseg.exporters import ExportableResult, _ngff
 from wsiseg.exporters._finish import finished_directory, refuse_existing
 from wsiseg.exporters._paint import UNKNOWN_VALUE, Paint, paint_box, paint_of
@@ -46,6 +48,8 @@ RGB_MPP = 4.0
 _WHITE = 255
 _UNKNOWN_NAME = "Unknown"
 _MASKS_NAME = "masks.zarr"
+# The Java reader behind Bio-Formats has no zstd, and blosc only with a native library.
+_OLDER_CODEC: dict[str, Any] = {"id": "zlib", "level": 1}
 
 
 def write_masks(
@@ -110,15 +114,38 @@ def write_masks(
         _write_rgb(root, rgb, read_rgb)
 
 
-def export_ome_zarr(result: ExportableResult, destination: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class OmeZarrOptions:
+    """In which form masks are exported."""
+
+    version: str = _ngff.VERSION
+    """Version of OME-Zarr: "0.5" as in the run (zarr 3, few files), or "0.4" (zarr 2, a file
+    per 1024² pixels) for readers that lack it."""
+
+    def __post_init__(self) -> None:
+        if self.version not in (_ngff.VERSION, _ngff.OLDER_VERSION):
+            raise UsageError(
+                f"OME-Zarr version {self.version!r} cannot be written; give {_ngff.VERSION} or "
+                f"{_ngff.OLDER_VERSION}"
+            )
+
+
+_AS_IN_THE_RUN = OmeZarrOptions()
+
+
+def export_ome_zarr(
+    result: ExportableResult, destination: Path, options: OmeZarrOptions = _AS_IN_THE_RUN
+) -> None:
     """Copy a run's masks to `destination`.
+
+    Memory does not depend on the size of the slide.
 
     Raises
     ------
     OutputExists
         If something is at `destination` already.
     ResultNotReadable
-        If the run has no masks.
+        If the run has no masks, or they are damaged.
     OutputNotWritable
         If the operating system refuses to write; nothing is left then.
     """
@@ -129,7 +156,61 @@ def export_ome_zarr(result: ExportableResult, destination: Path) -> None:
             f"{result.path.name} has no {_MASKS_NAME}; segment the slide again to make it"
         )
     with finished_directory(destination) as folder:
-        shutil.copytree(masks, folder, dirs_exist_ok=True)
+        if options.version == _ngff.VERSION:
+            shutil.copytree(masks, folder, dirs_exist_ok=True)
+        else:
+            _write_older(masks, folder)
+
+
+def _write_older(masks: Path, folder: Path) -> None:
+    """Write the masks as OME-Zarr 0.4."""
+    try:
+        source = zarr.open_group(masks, mode="r", zarr_format=3)
+        target = zarr.create_group(folder, zarr_format=2)
+        for path in ("", "labels", "labels/nuclei", "labels/classes"):
+            _copy_older(_group_at(source, path), target.require_group(path) if path else target)
+    # What zarr raises for metadata that do not fit, and the codecs for damaged chunks.
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise ResultNotReadable(
+            f"{masks.parent.name}/{_MASKS_NAME} is damaged ({error}); segment the slide again "
+            "with --overwrite"
+        ) from error
+
+
+def _group_at(root: zarr.Group, path: str) -> zarr.Group:
+    found = root[path] if path else root
+    if not isinstance(found, zarr.Group):
+        raise TypeError(f"{path} is no group")
+    return found
+
+
+def _copy_older(source: zarr.Group, target: zarr.Group) -> None:
+    """Copy what one group says, and its levels, a shard at a time."""
+    described = _ngff.older_attributes(source.attrs.asdict())
+    target.attrs.update(described)
+    for image in described.get("multiscales", ()):
+        for dataset in image["datasets"]:
+            _copy_array(source[dataset["path"]], target, dataset["path"])
+
+
+def _copy_array(source: Any, group: zarr.Group, name: str) -> None:
+    array = group.create_array(
+        name,
+        shape=source.shape,
+        chunks=source.chunks,
+        dtype=source.dtype,
+        compressors=_OLDER_CODEC,
+        filters=None,
+        fill_value=source.fill_value,
+        chunk_key_encoding={"name": "v2", "separator": "/"},
+        config={"write_empty_chunks": False},
+    )
+    *lead, height_px, width_px = source.shape
+    for box in _boxes(Box(0, 0, width_px, height_px), (source.shards or source.chunks)[-1]):
+        place = (*[slice(None)] * len(lead), *_slices(box))
+        values = source[place]
+        if (values != source.fill_value).any():
+            array[place] = values
 
 
 def _pyramid(finest: Frame, coarsest_px: int) -> list[Frame]:

@@ -12,11 +12,11 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import ImageFile, JpegImagePlugin, PngImagePlugin
 
-from wsiseg.errors import SlideNotReadable
+from wsiseg.errors import SlideNotReadable, UnknownFormat
 from wsiseg.geometry import Box
 from wsiseg.slides.blocks import BlockSlide, block_edge_px
 from wsiseg.slides.fingerprint import fingerprint
-from wsiseg.slides.protocol import Level, Slide, SlideInfo, UnknownFormat, on_white, white_outside
+from wsiseg.slides.protocol import Level, Slide, SlideInfo, on_white, white_outside
 from wsiseg.slides.tiff import (
     LIBRARY_ERRORS,
     TIFF_MAGIC,

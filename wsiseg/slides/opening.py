@@ -6,9 +6,9 @@ import stat
 from pathlib import Path
 from typing import cast
 
-from wsiseg.errors import MissingDependency, SlideNotReadable
+from wsiseg.errors import MissingDependency, SlideNotReadable, UnknownFormat
 from wsiseg.plugins import load_plugin, plugin_names
-from wsiseg.slides.protocol import Slide, UnknownFormat
+from wsiseg.slides.protocol import Slide
 from wsiseg.slides.tiff import is_tiff
 from wsiseg.slides.tiff_levels import has_hidden_levels
 
@@ -43,6 +43,9 @@ def open_slide(path: Path | str, reader: str | None = None) -> Slide:
         If the named reader needs a package that is not installed.
     """
     path = Path(path)
+    if path.name in {"", ".."}:
+        # "." and the like: the slide is called as the folder is.
+        path = path.resolve()
     if reader is not None and reader not in BUILT_IN:
         return _open_with(path, reader)
     _refuse_no_slide(path)

@@ -8,12 +8,12 @@ import numpy as np
 import openslide
 from numpy.typing import NDArray
 
-from wsiseg.errors import SlideNotReadable
+from wsiseg.errors import SlideNotReadable, UnknownFormat
 from wsiseg.geometry import Box
 from wsiseg.slides.blocks import BlockSlide, block_edge_px, tile_not_readable
 from wsiseg.slides.dicom import SlideFiles, find_series, is_dicom
 from wsiseg.slides.fingerprint import fingerprint
-from wsiseg.slides.protocol import Level, Slide, SlideInfo, UnknownFormat, bounds_on, on_white
+from wsiseg.slides.protocol import Level, Slide, SlideInfo, bounds_on, on_white
 from wsiseg.slides.tiff import credible_mpp, ome_mpp, positive_number, refuse_unsuitable_tiff
 
 

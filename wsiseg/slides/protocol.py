@@ -10,15 +10,10 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg.errors import SlideNotReadable
 from wsiseg.geometry import Box
 
 WHITE = 255
 """Grey value of everything outside a slide."""
-
-
-class UnknownFormat(SlideNotReadable):
-    """A reader does not know a file's format; another one may."""
 
 
 @dataclass(frozen=True, slots=True)

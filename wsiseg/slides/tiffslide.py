@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg.errors import MissingDependency, SlideNotReadable
+from wsiseg.errors import MissingDependency, SlideNotReadable, UnknownFormat
 from wsiseg.geometry import Box
 from wsiseg.slides.blocks import BlockSlide, block_edge_px, tile_not_readable
 from wsiseg.slides.fingerprint import fingerprint
-from wsiseg.slides.protocol import Level, Slide, SlideInfo, UnknownFormat, bounds_on
+from wsiseg.slides.protocol import Level, Slide, SlideInfo, bounds_on
 from wsiseg.slides.tiff import (
     LIBRARY_ERRORS,
     credible_mpp,

@@ -23,8 +23,13 @@ PENS: dict[str, Colour] = {
 """Colours of marker pens on glass."""
 
 
-def blend(rgb: Picture, colour: Colour, cover: NDArray[np.float64]) -> Painted:
-    """Lay a colour over a picture; `cover` is its opacity per pixel, 0 to 1."""
+def _blank(rgb: Picture) -> Picture:
+    return np.zeros(rgb.shape[:2], np.uint8)
+
+
+def blend(rgb: Picture, colour: Colour, opacity: NDArray[np.floating]) -> Painted:
+    """Lay a colour over a picture; the opacity of every pixel is 0 to 1."""
+    cover = np.asarray(opacity, np.float64)
     mixed = rgb + cover[:, :, None] * (np.asarray(colour, np.float64) - rgb)
     return np.asarray(np.rint(mixed), np.uint8), np.asarray(cover >= 0.02, np.bool_)
 
@@ -32,7 +37,7 @@ def blend(rgb: Picture, colour: Colour, cover: NDArray[np.float64]) -> Painted:
 def texture(shape: tuple[int, int], low: float, seed: int, grain_px: float) -> NDArray[np.float64]:
     """Return a smooth random field between `low` and 1."""
     rng = np.random.default_rng(seed)
-    field = cv2.GaussianBlur(rng.normal(size=shape), (0, 0), grain_px)
+    field = np.asarray(cv2.GaussianBlur(rng.normal(size=shape), (0, 0), grain_px))
     field = (field - field.min()) / max(float(np.ptp(field)), 1e-9)
     return np.asarray(low + (1 - low) * field, np.float64)
 
@@ -46,23 +51,25 @@ def draw_pen(
     seed: int = 0,
 ) -> Painted:
     """Draw a stroke through (x, y) points, uneven inside and soft at its edge."""
-    stroke = np.zeros(rgb.shape[:2], np.uint8)
+    stroke = _blank(rgb)
     path = np.asarray(points, np.int32)[None]
     cv2.polylines(stroke, list(path), False, 255, width_px, cv2.LINE_AA)
-    soft = cv2.GaussianBlur(stroke, (0, 0), 0.7) / 255.0
-    return blend(rgb, colour, soft * opacity * texture(stroke.shape, 0.75, seed, 4.0))
+    soft = np.asarray(cv2.GaussianBlur(stroke, (0, 0), 0.7), np.float64) / 255
+    return blend(
+        rgb, colour, soft * opacity * texture((rgb.shape[0], rgb.shape[1]), 0.75, seed, 4.0)
+    )
 
 
 def add_border(rgb: Picture, width_px: int) -> Painted:
     """Blacken the left and the upper edge, as scanners do outside the slide."""
     outside = np.zeros(rgb.shape[:2], np.float64)
     outside[:width_px] = outside[:, :width_px] = 1
-    return blend(rgb, (0, 0, 0), cv2.GaussianBlur(outside, (0, 0), 0.6))
+    return blend(rgb, (0, 0, 0), np.asarray(cv2.GaussianBlur(outside, (0, 0), 0.6), np.float64))
 
 
 def add_coverslip_edge(rgb: Picture, x_px: int, width_px: int, level: int = 95) -> Painted:
     """Draw the edge of a coverslip: a nearly straight grey line with a paler one beside it."""
-    lines = np.zeros(rgb.shape[:2], np.uint8)
+    lines = _blank(rgb)
     bottom = rgb.shape[0]
     cv2.line(lines, (x_px, 0), (x_px + bottom // 60, bottom), 255, width_px, cv2.LINE_AA)
     cv2.line(lines, (x_px + 9, 0), (x_px + 9 + bottom // 60, bottom), 110, width_px, cv2.LINE_AA)
@@ -71,7 +78,7 @@ def add_coverslip_edge(rgb: Picture, x_px: int, width_px: int, level: int = 95) 
 
 def add_bubble(rgb: Picture, centre: tuple[int, int], radius_px: int) -> Painted:
     """Draw an air bubble: a dark rim, a bright line inside it, glass within."""
-    rim, shine = (np.zeros(rgb.shape[:2], np.uint8) for _ in range(2))
+    rim, shine = _blank(rgb), _blank(rgb)
     width_px = max(1, radius_px // 12)
     cv2.circle(rim, centre, radius_px, 255, width_px, cv2.LINE_AA)
     cv2.circle(shine, centre, radius_px - width_px - 1, 200, width_px, cv2.LINE_AA)
@@ -85,7 +92,7 @@ def add_dust(rgb: Picture, number: int, seed: int) -> Painted:
     rng = np.random.default_rng(seed)
     painted, changed = rgb, np.zeros(rgb.shape[:2], np.bool_)
     for _ in range(number):
-        speck = np.zeros(rgb.shape[:2], np.uint8)
+        speck = _blank(rgb)
         x, y = rng.integers(0, (rgb.shape[1], rgb.shape[0])).tolist()
         axes = tuple(rng.integers(1, 4, 2).tolist())
         cv2.ellipse(speck, (x, y), axes, float(rng.uniform(0, 180)), 0, 360, 255, -1, cv2.LINE_AA)

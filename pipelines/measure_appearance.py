@@ -1,0 +1,57 @@
+"""What the training images of a model look like, for `appearance` in its card.
+
+    python pipelines/measure_appearance.py DATA/monuseg_train DATA/consep_train
+
+Each folder holds `images/*.png` at --mpp µm per pixel.  They are measured in blocks of 512 px
+(the size of a first look at a slide); blocks with ink, with black matter or with hardly any
+tissue are left out.  Prints a JSON object: field of `wsiseg.quality.TileQuality` to
+[lowest, highest].
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsiseg.quality import QualityOptions, TileQuality, appearance_of, measure_tile, tile_flags
+
+BLOCK_PX = 512
+
+
+def main() -> None:
+    """Measure all images and print the ranges."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--mpp", type=float, default=0.25)
+    arguments = parser.parse_args()
+    found = [
+        quality
+        for folder in arguments.folders
+        for path in sorted((folder / "images").glob("*.png"))
+        for quality in measure_image(path, arguments.mpp)
+    ]
+    ranges = appearance_of(found)
+    print(json.dumps({name: [round(end, 4) for end in ends] for name, ends in ranges.items()}))
+
+
+def measure_image(path: Path, mpp: float) -> Iterator[TileQuality]:
+    """Yield the quality of an image's blocks."""
+    rgb: NDArray[np.uint8] = np.asarray(Image.open(path).convert("RGB"))
+    for top in range(0, rgb.shape[0], BLOCK_PX):
+        for left in range(0, rgb.shape[1], BLOCK_PX):
+            quality = measure_tile(rgb[top : top + BLOCK_PX, left : left + BLOCK_PX], mpp)
+            enough = quality.stained_share >= QualityOptions().least_stained_share
+            if enough and not {"ink", "dark"} & set(tile_flags(quality)):
+                yield quality
+
+
+if __name__ == "__main__":
+    main()
