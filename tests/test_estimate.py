@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wsiseg.estimate import TileCost, _job, _tiles_s, estimate, measure_tiles
+from wsiseg.estimate import TileCost, _tiles_s, estimate, measure_tiles
 from wsiseg.models import Numerics
-from wsiseg.pipeline import RunHere, segment_planned
+from wsiseg.pipeline import RunHere, segment_planned, tile_job
 from wsiseg.plan import PlanOptions, RunPlan, plan_run
 from wsiseg.rundir import RunDir
 from wsiseg.testing.models import LocalNetwork
@@ -77,17 +77,22 @@ def _run_tiles(plan: RunPlan, folder: RunDir, n: int) -> None:
     stopped = replace(plan, tiles=plan.tiles[:n])
     measured = [tile for tile, _ in stopped.tiles]
     folder.work.mkdir(exist_ok=True)
-    assert len(list(RunHere(2)(_job(plan, folder), measured))) == n
+    assert len(list(RunHere(2)(tile_job(plan, folder), measured))) == n
 
 
-def test_tiles_that_are_done_are_not_counted_again(tmp_path: Path) -> None:
-    plan, folder = _plan(pause_s=0.1), RunDir(tmp_path)
+def test_tiles_that_are_done_are_not_counted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, folder = _plan(), RunDir(tmp_path)
+    # A known cost: what a busy machine makes of the seconds is another test's business.
+    cost = TileCost(0.5, 1.0, 0.01, 1000.0, 500.0, 200.0, 40.0)
+    monkeypatch.setattr("wsiseg.estimate.measure_tiles", lambda *_: cost)
     whole = estimate(plan, folder, predictors=2)
     _run_tiles(plan, folder, 30)
     rest = estimate(plan, folder, predictors=2)
     assert (whole.n_done, rest.n_done, rest.n_tiles) == (0, 30, 36)
-    tiles_s = 0.05 * 36
-    assert whole.seconds - rest.seconds == pytest.approx(tiles_s * 30 / 36, rel=0.5)
+    assert whole.seconds - rest.seconds == pytest.approx(30 * 0.5)
+    assert (rest.disk_bytes, rest.work_bytes) == (whole.disk_bytes, whole.work_bytes)
     # Files of another run are not done.
     other = replace(plan, options=replace(plan.options, grid_offset_px=32))
     assert estimate(other, folder, predictors=2).n_done == 0
@@ -146,8 +151,9 @@ def test_a_tile_costs_what_its_slowest_stage_does() -> None:
     tiles = [tile for tile, _ in plan.tiles]
     alone, pair = (measure_tiles(plan, tiles, at_once) for at_once in (1, 2))
     assert isinstance(alone, TileCost)
-    assert alone.busy_s == pytest.approx(0.33, abs=0.1)
+    assert alone.busy_s > 0.3
     assert alone.seconds >= 0.3
-    assert pair.seconds == pytest.approx(alone.seconds / 2, rel=0.3)
+    # The pauses of two predictors pass at the same time.
+    assert 0.15 <= pair.seconds < 0.75 * alone.seconds
     # Painted outlines: a nucleus of 7 px radius has about 40 vertices.
     assert 15 < alone.vertices_per_nucleus < 60

@@ -404,7 +404,7 @@ def test_without_regions_any_is_unknown(tmp_path):
         )
 
 
-@pytest.mark.parametrize("split", [1, 5, 7, 10, 1_000_000])
+@pytest.mark.parametrize("split", [3, 7, 10, 1_000_000])
 @pytest.mark.parametrize("options", [{}, {"classes": ("Spindle", "Epithelial")}])
 def test_parts_hold_every_nucleus_once_and_in_order(tmp_path, split, options):
     table = with_regions(table_of(tmp_path, blobs(4), 4, 2.004))
@@ -462,7 +462,7 @@ def test_all_parts_appear_or_none(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", full)
-        with pytest.raises(OutputNotWritable, match="a.geojson could not be written"):
+        with pytest.raises(OutputNotWritable, match=r"a\.geojson could not be written"):
             export_geojson(run, tmp_path / "a.geojson", split)
     assert list(tmp_path.iterdir()) == []
 

@@ -69,6 +69,7 @@ PART_OF = {
     "_regions_types": "regions",
     "_run_overlaps": "stitch",
     "_run_record": "results",
+    "_run_folder": "pipeline",
     "_seams": "stitch",
     "_slide_table": "listing",
     "_tissue_glass": "tissue",
@@ -84,13 +85,13 @@ PART_OF = {
 """Private modules and the public one, or the package, they are a part of."""
 
 ALLOWED_AT = {
-    "torch": ("models/", "training/"),
+    "torch": ("models/", "training/", "doctor"),
     "torchvision": ("models/", "training/"),
     "timm": ("models/", "training/"),
     "safetensors.torch": ("models/", "training/"),
     "dask": ("cluster",),
     "distributed": ("cluster",),
-    "zarr": ("exporters/ome_zarr", "exporters/_ngff"),
+    "zarr": ("exporters/ome_zarr", "exporters/_ngff", "doctor"),
     "openslide": ("slides/",),
     "tiffslide": ("slides/",),
     "tifffile": ("slides/",),

@@ -76,7 +76,8 @@ class QualityOptions:
     """Above this nothing in a tile is as blue as haematoxylin; up to 325 was seen, in a frozen
     section at 1 µm/px."""
     least_confidence: float = 0.7
-    """Mean probability of a tile's nuclei below which the network is unsure."""
+    """Mean probability of a tile's nuclei below which the network is unsure; nuclei-40x-v0 has
+    0.83 to 0.89 on its training images and still 0.76 to 0.83 where they are blurred by 1 µm."""
     least_cells: int = 10
     """Fewer nuclei say nothing about its confidence."""
     odd_share: float = 0.4

@@ -45,8 +45,7 @@ def glass_colour(smooth: NDArray[np.uint8]) -> Colour:
     smooth : ndarray, (h, w, 3), uint8
         The slide at a few µm per pixel.
     """
-    stride = max(1, math.ceil(math.sqrt(smooth.shape[0] * smooth.shape[1] / _SAMPLE_PX)))
-    sample = smooth[::stride, ::stride]
+    sample = _sample(smooth)
     frame = np.ones(sample.shape[:2], np.bool_)
     frame[1:-1, 1:-1] = False
     pixels = sample.reshape(-1, 3).astype(np.int16)
@@ -62,16 +61,19 @@ def glass_colour(smooth: NDArray[np.uint8]) -> Colour:
     members = [np.abs(tint - peak).max(axis=1) <= _PEAK for peak in peaks]
     if members[0].sum() < max(_MIN_PURITY * n_bright, _MIN_SHARE * len(pixels)):
         return WHITE
-    enough = _SECOND_SHARE * at_edge.sum()
-    chosen = 0
-    if (
-        members[1].sum() >= _SECOND_SHARE * len(pale)
-        and all(int(at_edge[is_pale][member].sum()) >= enough for member in members)
-        and 0 < int((peaks[1] - peaks[0]).sum()) <= _SECOND_CAST
-    ):
-        chosen = 1
-    red, green, blue = pale[members[chosen]].mean(axis=0).tolist()
+    both_reach_edge = all(
+        int(at_edge[is_pale][member].sum()) >= _SECOND_SHARE * at_edge.sum() for member in members
+    )
+    is_glass_too = members[1].sum() >= _SECOND_SHARE * len(pale) and both_reach_edge
+    less_neutral = 0 < int((peaks[1] - peaks[0]).sum()) <= _SECOND_CAST
+    chosen = members[1] if is_glass_too and less_neutral else members[0]
+    red, green, blue = pale[chosen].mean(axis=0).tolist()
     return red, green, blue
+
+
+def _sample(smooth: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    stride = max(1, math.ceil(math.sqrt(smooth.shape[0] * smooth.shape[1] / _SAMPLE_PX)))
+    return smooth[::stride, ::stride]
 
 
 def _peaks(tint: NDArray[np.int16]) -> list[NDArray[np.intp]]:

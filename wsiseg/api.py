@@ -21,6 +21,7 @@ from wsiseg.pipeline import (
     Progress,
     RunHere,
     TileRunner,
+    refuse_another_run,
     refuse_warnings,
     run_directory,
     segment_planned,
@@ -261,6 +262,7 @@ def estimate_many(
     options: PlanOptions = PlanOptions(),
     compute: ComputeOptions = ComputeOptions(),
     formats: Sequence[str] = ("geojson",),
+    overwrite: bool = False,
     strict: bool = False,
 ) -> Iterator[SlideEstimate | Failed]:
     """Say for each slide what `segment_many` would do, how long and how large; write nothing.
@@ -278,13 +280,18 @@ def estimate_many(
             with plan_slide(
                 entry.path, chosen, options=options_of(entry, scale, options), compute=compute
             ) as plan:
-                yield _estimate(plan, Path(out), compute, formats, strict)
+                yield _estimate(plan, Path(out), compute, formats, overwrite, strict)
         except WsisegError as error:
             yield Failed(entry.path.name, error)
 
 
 def _estimate(
-    plan: RunPlan, out: Path, compute: ComputeOptions, formats: Sequence[str], strict: bool
+    plan: RunPlan,
+    out: Path,
+    compute: ComputeOptions,
+    formats: Sequence[str],
+    overwrite: bool,
+    strict: bool,
 ) -> SlideEstimate:
     for name in formats:
         find_exporter(name)
@@ -292,8 +299,14 @@ def _estimate(
     warnings = [*plan.warnings, *plan.first_look]
     if strict:
         refuse_warnings(name, warnings, "nothing was run")
+    folder = run_directory(out, name)
+    if overwrite:
+        # What is there would be deleted; in a folder that cannot be, nothing is done yet.
+        folder = run_directory(out / "none", name)
+    else:
+        refuse_another_run(folder, plan)
     predictors = 1 if plan.numerics.device_kind == "cuda" else cpu_predictors()
-    need = estimate(plan, run_directory(out, name), predictors, compute.workers, formats)
+    need = estimate(plan, folder, predictors, compute.workers, formats)
     return SlideEstimate(
         slide=name,
         model=plan.model.card.name,

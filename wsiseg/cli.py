@@ -127,9 +127,10 @@ def segment(
         }
         entries = wsiseg.list_slides(slides)
         if dry_run:
-            _finish_dry_run(
-                list(wsiseg.estimate_many(entries, out, formats=formats, strict=strict, **common))
+            estimates = wsiseg.estimate_many(
+                entries, out, formats=formats, overwrite=overwrite, strict=strict, **common
             )
+            _finish_dry_run(list(estimates))
         with show_progress(quiet) as progress:
             outcomes = list(
                 wsiseg.segment_many(

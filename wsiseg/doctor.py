@@ -18,12 +18,10 @@ from typing import Any
 
 from wsiseg.errors import MissingDependency, WsisegError
 from wsiseg.geometry import Box
-from wsiseg.machine import available_mb, cores, cpu_predictors
+from wsiseg.machine import MB_PER_PREDICTOR, available_mb, cores, cpu_predictors
 
 LEAST_FREE_GB = 5.0
 """Below this, room for results is short: a large slide needs 1 to 2 GB while it runs."""
-MB_PER_PREDICTOR = 1500
-"""Memory that one call of the network needs at most."""
 
 _SHOWN = ("numpy", "torch", "numba", "pyarrow", "zarr", "shapely", "opencv-python-headless")
 _INSTALL = "install wsiseg again in a fresh environment: pip install --upgrade wsiseg"

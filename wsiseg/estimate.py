@@ -13,9 +13,9 @@ from wsiseg._disk_need import coarse_frames, nuclei_bytes, picture_bytes
 from wsiseg.geometry import Frame
 from wsiseg.machine import cores
 from wsiseg.outlines import trace_outlines
-from wsiseg.pipeline import RunHere
+from wsiseg.pipeline import RunHere, tile_job
 from wsiseg.plan import RunPlan
-from wsiseg.predict import TileJob, TileReport, peak_memory_mb
+from wsiseg.predict import TileReport, peak_memory_mb
 from wsiseg.records import Tile
 from wsiseg.rundir import RunDir, read_run_json, read_tile_file, read_tile_report
 
@@ -170,7 +170,7 @@ def measure_tiles(
     with tempfile.TemporaryDirectory(prefix="wsiseg-estimate-") as temporary:
         folder = RunDir(Path(temporary))
         folder.work.mkdir()
-        job = _job(plan, folder)
+        job = tile_job(plan, folder)
         reports = list(RunHere(predictors)(job, [*warm, *measured]))[len(warm) :]
         return _cost(plan, folder, measured, reports, predictors)
 
@@ -216,20 +216,6 @@ def _tissue_mm2(plan: RunPlan, tile: Tile) -> float:
     share = next(share for planned, share in plan.tiles if planned == tile)
     inside_px = tile.core.intersection(plan.frame.box).area_px
     return share * inside_px * plan.model_mpp**2 / 1e6
-
-
-def _job(plan: RunPlan, folder: RunDir) -> TileJob:
-    return TileJob(
-        slide=plan.slide,
-        model=plan.model,
-        numerics=plan.numerics,
-        frame=plan.frame,
-        model_mpp=plan.model_mpp,
-        decode=plan.decode,
-        spare_px=plan.options.stitch.spare_px,
-        run_key=plan.run_key,
-        folder=folder.path,
-    )
 
 
 def _tiles_s(plan: RunPlan, n_tiles: int, tile_s: float, at_once: int) -> float:

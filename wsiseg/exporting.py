@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from wsiseg.errors import OutputExists, OutputNotWritable, UsageError
-from wsiseg.exporters import find_exporter
-from wsiseg.exporters.geojson import GeojsonOptions
+from wsiseg.exporters import ExporterProtocol, find_exporter
 from wsiseg.results import Result
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "geojson": ("split", "classes", "regions", "centroids"),
-    "ome-zarr": ("version",),
-}
-"""What can be chosen in each format of ours."""
 _SUFFIXES = {"geojson": ".geojson.gz", "ome-zarr": ".ome.zarr"}
 
 
@@ -58,7 +54,7 @@ def export_runs(
         If it cannot be written.
     """
     exporter = find_exporter(format)
-    options = _options(format, choices or {})
+    options = _options(exporter, format, choices or {})
     is_folder = _is_folder(to)
     if len(results) > 1 and not is_folder:
         raise UsageError(f"{len(results)} runs cannot go into one file {to}; name a folder: {to}/")
@@ -72,21 +68,21 @@ def export_runs(
     return written
 
 
-def _options(format: str, choices: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
-    """Return the exporter's keyword arguments."""
-    known = _CHOICES.get(format, ())
+def _options(
+    exporter: ExporterProtocol,
+    format: str,  # noqa: A002
+    choices: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the exporter's keyword arguments: its own `options`, with the choices in them."""
+    if not choices:
+        return {}
+    parameter = inspect.signature(exporter).parameters.get("options")
+    known = () if parameter is None else [field.name for field in fields(parameter.default)]
     for name in choices:
         if name not in known:
             listed = ", ".join(known) or "nothing"
             raise UsageError(f"{format} has no choice of {name}; it can choose {listed}")
-    if not choices:
-        return {}
-    if format == "geojson":
-        return {"options": GeojsonOptions(**choices)}
-    # zarr is slow to import, and only this format needs it.
-    from wsiseg.exporters.ome_zarr import OmeZarrOptions
-
-    return {"options": OmeZarrOptions(**choices)}
+    return {} if parameter is None else {"options": replace(parameter.default, **choices)}
 
 
 def _is_folder(to: str | Path) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
-_MB_PER_PREDICTOR = 1500
+MB_PER_PREDICTOR = 1500
+"""Memory that one call of the network needs at most."""
 _MOST_PREDICTORS = 16
 
 
 def cpu_predictors() -> int:
     """Return how many tiles to predict at once here: one a core, as memory allows."""
-    return max(1, min(cores(), available_mb() // _MB_PER_PREDICTOR, _MOST_PREDICTORS))
+    return max(1, min(cores(), available_mb() // MB_PER_PREDICTOR, _MOST_PREDICTORS))
 
 
 def cores() -> int:

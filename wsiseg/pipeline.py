@@ -17,8 +17,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from wsiseg._run_folder import (
+    delete,
+    delete_partials,
+    is_finished,
+    is_finished_meanwhile,
+    open_folder,
+)
 from wsiseg.assemble import Stopwatch, assemble_cells, paint_all
-from wsiseg.errors import OutputExists, OutputNotWritable, WarningsRefused
+from wsiseg.errors import OutputExists, WarningsRefused
 from wsiseg.exporters import find_exporter
 from wsiseg.manifest import (
     cell_fields,
@@ -34,8 +41,6 @@ from wsiseg.records import Maps, Tile
 from wsiseg.results import Result, open_result
 from wsiseg.rundir import (
     RunDir,
-    check_same_run,
-    read_run_json,
     read_tile_report,
     write_json,
 )
@@ -172,16 +177,20 @@ def segment_planned(
         find_exporter(name)
     if strict:
         refuse_warnings(plan.slide.info.name, [*plan.warnings, *plan.first_look], "nothing was run")
-    if _is_finished(folder, plan, overwrite):
+    if overwrite:
+        delete(folder.path)
+    elif is_finished(folder, plan):
+        # Left by a call that was stopped between its last two steps.
+        shutil.rmtree(folder.work, ignore_errors=True)
         return _judged(_with_exports(open_result(folder.path), formats), strict)
-    _open_folder(folder)
+    open_folder(folder)
     started = _now()
     write_json(folder.run_json, started_run(plan, started) | {"status": "running"})
     handler = _log_to(folder.path / "log.txt")
     try:
         result = _run(plan, folder, run_tiles, formats, tell, watch, started, strict)
     except BaseException as error:
-        if _is_finished_meanwhile(folder, plan):
+        if is_finished_meanwhile(folder, plan):
             # Another call with the same identity was faster and has cleared the tile files.
             return open_result(folder.path)
         log.error("stopped: %s: %s", type(error).__name__, error)
@@ -202,6 +211,11 @@ def refuse_warnings(name: str, warnings: Sequence[Mapping[str, str]], state: str
     if warnings:
         said = "; ".join(warning["message"] for warning in warnings)
         raise WarningsRefused(f"{name}: {said} ({state}; leave --strict out to accept this)")
+
+
+def refuse_another_run(folder: RunDir, plan: RunPlan) -> None:
+    """Raise OutputExists if a directory holds another run, or something else."""
+    is_finished(folder, plan)
 
 
 def _judged(result: Result, strict: bool) -> Result:
@@ -254,9 +268,25 @@ def _run(
     write_readme(folder.path / "README.txt", run)
     write_json(folder.run_json, run)
     shutil.rmtree(folder.work)
-    _delete_partials(folder)
+    delete_partials(folder)
     log.info("done")
     return open_result(folder.path)
+
+
+def tile_job(plan: RunPlan, folder: RunDir) -> TileJob:
+    """Return what a worker needs to run the plan's tiles into a directory."""
+    return TileJob(
+        slide=plan.slide,
+        model=plan.model,
+        numerics=plan.numerics,
+        frame=plan.frame,
+        model_mpp=plan.model_mpp,
+        decode=plan.decode,
+        spare_px=plan.options.stitch.spare_px,
+        run_key=plan.run_key,
+        # A worker may have another working directory.
+        folder=folder.path.absolute(),
+    )
 
 
 def _run_missing_tiles(
@@ -273,18 +303,7 @@ def _run_missing_tiles(
             reports.append(report)
     if reports:
         log.info("%d tiles were done before", len(reports))
-    job = TileJob(
-        plan.slide,
-        plan.model,
-        plan.numerics,
-        plan.frame,
-        plan.model_mpp,
-        plan.decode,
-        plan.options.stitch.spare_px,
-        plan.run_key,
-        # A worker may have another working directory.
-        folder.path.absolute(),
-    )
+    job = tile_job(plan, folder)
     tell("tiles", len(reports), len(plan.tiles))
     for tiles in _in_turn(plan, missing, strict):
         for report in run_tiles(job, tiles):
@@ -304,81 +323,13 @@ def _in_turn(plan: RunPlan, missing: Sequence[Tile], strict: bool) -> Iterator[S
     yield from filter(None, parts)
 
 
-def _is_finished(folder: RunDir, plan: RunPlan, overwrite: bool) -> bool:
-    """Clear the way; return whether the same run is already done."""
-    found = read_run_json(folder.run_json)
-    if overwrite:
-        _delete(folder.path)
-        return False
-    if found is None:
-        if _is_in_the_way(folder):
-            raise OutputExists(
-                f"{folder.path.name} is in the way and has no readable run.json; move it, or "
-                "use --overwrite to delete it"
-            )
-        return False
-    check_same_run(found.get("identity", {}), plan.identity, folder.path.name)
-    done = bool(found.get("status") == "done")
-    if done:
-        # Left by a call that was stopped between its last two steps.
-        shutil.rmtree(folder.work, ignore_errors=True)
-    return done
-
-
-def _is_finished_meanwhile(folder: RunDir, plan: RunPlan) -> bool:
-    found = read_run_json(folder.run_json) or {}
-    return found.get("status") == "done" and found.get("identity") == plan.identity
-
-
-def _delete(path: Path) -> None:
-    """Delete a file, a link or a folder, if it is there."""
-    try:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputNotWritable(
-            f"cannot delete {path.name} ({error.strerror}); check who owns it"
-        ) from error
-
-
-def _delete_partials(folder: RunDir) -> None:
-    """Remove what a killed call was writing under a temporary name."""
-    for path in filter(_is_partial, folder.path.iterdir()):
-        _delete(path)
-
-
-def _is_in_the_way(folder: RunDir) -> bool:
-    """Return whether something stands in the run's place that no run has put there."""
-    if not folder.path.is_dir():
-        return folder.path.exists()
-    # What a run makes before its run.json: another call may be at it, or was killed there.
-    ours = (path == folder.work or _is_partial(path) for path in folder.path.iterdir())
-    return not all(ours)
-
-
-def _is_partial(path: Path) -> bool:
-    return path.name.startswith(".") and path.name.endswith(".tmp")
-
-
-def _open_folder(folder: RunDir) -> None:
-    try:
-        folder.work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputNotWritable(
-            f"cannot create {folder.path.name} in the output folder ({error.strerror}); choose "
-            "a folder you may write to"
-        ) from error
-
-
 def _export(result: Result, name: str) -> None:
     """Make one export inside the run directory, if it is not part of every run anyway."""
     path = _export_path(result, name)
     if path is None:
         return
     # What a call that was stopped left here; exporters themselves never replace.
-    _delete(path)
+    delete(path)
     # Exists again: another call of the same identity has just made the same file.
     with suppress(OutputExists):
         find_exporter(name)(result, path)

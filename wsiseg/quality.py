@@ -43,8 +43,8 @@ COLOURLESS = 30
 """… that is, largest minus smallest channel below this."""
 INK_HALO_UM = 12.0
 """Dye runs: colours are not measured so near ink."""
-MOSTLY = 0.8
-"""Share of a tile's stain from which on ink is taken for its stain."""
+MOSTLY_CLEAN = 0.2
+"""With less of its stain away from ink, a tile's colours are measured under the ink as well."""
 FOLD_MPP = 2.0
 """Folds are looked for at about this µm/px."""
 OPAQUE_UM2 = 100.0
@@ -78,8 +78,8 @@ def measure_tile(rgb: NDArray[np.uint8], mpp: float) -> TileQuality:
     density = optical_density(grain)
     stained = (channel_mean(density) > STAINED_OD) & ~dark
     clean = stained & ~_grown(ink, INK_HALO_UM / grain_um)
-    # Where nearly all is "ink" it is more likely another stain, which its colours then tell.
-    covered = np.count_nonzero(stained & ink) > MOSTLY * np.count_nonzero(stained)
+    # Where "ink" is nearly everywhere it is more likely another stain, which its colours tell.
+    covered = np.count_nonzero(clean) < MOSTLY_CLEAN * np.count_nonzero(stained)
     colours = measure_colours(grain, density, stained if covered else clean)
     folds = _find_folds(grain, clean, grain_um)
     width_um = edge_width_um(rgb, mpp)

@@ -1,0 +1,104 @@
+"""One run or many, into a file or a folder, with choices that the format knows."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zarr
+from typer.testing import CliRunner
+
+import wsiseg
+from wsiseg.cli import app
+from wsiseg.errors import OutputExists, OutputNotWritable, UnknownName, UsageError
+from wsiseg.testing.models import LocalNetwork
+from wsiseg.testing.painted import paint_tissue
+from wsiseg.testing.slides import ArraySlide
+
+MODEL = LocalNetwork(mpp=0.5, core_px=256, margin_px=64)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> list[wsiseg.Result]:
+    out = tmp_path_factory.mktemp("runs")
+    slides = [
+        ArraySlide(paint_tissue(300, 400, 1500, seed=k), name=f"{k}.svs", mpp=0.5) for k in (1, 2)
+    ]
+    return [wsiseg.segment(slide, out, model=MODEL, formats=()) for slide in slides]
+
+
+def features(path: Path) -> list[Any]:
+    with gzip.open(path) as file:
+        return list(json.load(file)["features"])
+
+
+def test_many_runs_go_into_a_folder_named_after_their_slides(
+    results: list[wsiseg.Result], tmp_path: Path
+) -> None:
+    written = wsiseg.export_runs(results, "geojson", f"{tmp_path}/new/")
+    assert [path.name for path in written] == ["1.svs.geojson.gz", "2.svs.geojson.gz"]
+    for path, result in zip(written, results, strict=True):
+        assert len(features(path)) == result.cells().num_rows
+    with pytest.raises(OutputExists, match=r"1\.svs\.geojson\.gz"):
+        wsiseg.export_runs(results, "geojson", tmp_path / "new")
+    (masks,) = wsiseg.export_runs(results[:1], "ome-zarr", tmp_path / "new", {"version": "0.4"})
+    assert masks.name == "1.svs.ome.zarr"
+    assert zarr.open_group(masks, mode="r").metadata.zarr_format == 2
+
+
+def test_choices_reach_the_format(results: list[wsiseg.Result], tmp_path: Path) -> None:
+    choices = {"split": 20, "centroids": True, "classes": results[0].class_names[:1]}
+    written = wsiseg.export_runs(results[:1], "geojson", tmp_path / "c.geojson.gz", choices)
+    assert len(written) > 1
+    cells = [cell for path in written for cell in features(path)]
+    assert {cell["geometry"]["type"] for cell in cells} == {"Point"}
+    assert len(cells) == results[0].cells(classes=results[0].class_names[:1]).num_rows
+
+
+@pytest.mark.parametrize(
+    ("format", "choices", "kind", "words"),
+    [
+        ("geojson", {"version": "0.4"}, UsageError, "geojson has no choice of version.*split"),
+        ("ome-zarr", {"split": 3}, UsageError, "ome-zarr has no choice of split.*version"),
+        ("ome-zarr", {"version": "0.3"}, UsageError, "0.3"),
+        ("geojson", {"split": 0}, UsageError, "split is 0"),
+        ("geojson", {"classes": ("Tumour",)}, UnknownName, "Tumour"),
+        ("geojson", {"regions": ("A-1",)}, UnknownName, "A-1"),
+        ("xls", {}, UnknownName, "xls.*geojson"),
+    ],
+)
+def test_what_a_format_cannot_do_is_refused(
+    format: str,  # noqa: A002
+    choices: dict[str, Any],
+    kind: type[Exception],
+    words: str,
+    results: list[wsiseg.Result],
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(kind, match=words):
+        wsiseg.export_runs(results[:1], format, tmp_path / "x", choices)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_file_for_many_runs_is_refused(results: list[wsiseg.Result], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="2 runs cannot go into one file"):
+        wsiseg.export_runs(results, "geojson", tmp_path / "x.geojson")
+    with pytest.raises(UsageError, match=r"slide called 1\.svs"):
+        wsiseg.export_runs([results[0]] * 2, "geojson", tmp_path)
+    with pytest.raises(OutputNotWritable, match="make it first"):
+        wsiseg.export_runs(results[:1], "geojson", tmp_path / "no" / "x.geojson")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_says_what_it_wrote(results: list[wsiseg.Result], tmp_path: Path) -> None:
+    runs = results[0].path.parent
+    options = ["--format", "geojson", "--split", "1000", "--to", f"{tmp_path}/all/"]
+    done = CliRunner().invoke(app, ["export", str(runs), *options])
+    assert done.exit_code == 0
+    assert [Path(line).name for line in done.stdout.split()] == [
+        "1.svs-001.geojson.gz",
+        "2.svs-001.geojson.gz",
+    ]
