@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from wsiseg.errors import OutputExists, OutputNotWritable, UsageError
@@ -61,7 +61,8 @@ def export_runs(
     _refuse_equal_names(results if is_folder else ())
     written: list[Path] = []
     for result in results:
-        name = f"{result.name}{_SUFFIXES.get(format, f'.{format}')}"
+        # Only its last part: run.json may come from anywhere.
+        name = f"{PurePath(result.name).name}{_SUFFIXES.get(format, f'.{format}')}"
         target = Path(to) / name if is_folder else Path(to)
         _make_way(target, is_folder)
         written += exporter(result, target, **options) or [target]

@@ -247,6 +247,11 @@ class Result:
         **options
             Passed to the exporter.
 
+        Returns
+        -------
+        Path
+            What was written; of several parts the first (`wsiseg.export_runs` gives all).
+
         Raises
         ------
         UnknownName
@@ -262,8 +267,8 @@ class Result:
             raise OutputExists(f"{target} exists; give another destination or remove it first")
         if not target.parent.is_dir():
             raise OutputNotWritable(f"{target.parent} is not a folder; make it first")
-        exporter(self, target, **options)
-        return target
+        written = exporter(self, target, **options)
+        return written[0] if written else target
 
 
 def open_result(path: str | Path) -> Result:
