@@ -1,15 +1,15 @@
 """Quality control on real images with planted faults, wrong stains and blur.
 
 WSISEG_SHARED (or ../shared beside the repository) must hold `data` and `slides`.  Prints one
-table; with a folder as argument it also writes pictures of the mosaics and their flags.
+table in about ten minutes; with a folder it also writes pictures of the mosaics and their flags.
 
     python benchmarks/quality.py [FOLDER]
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -376,7 +376,13 @@ def slides() -> None:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, nargs="?", help="where pictures go")
+    folder: Path | None = parser.parse_args().folder
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     for part in (magnifications, slides, real_images, wrong_stains, partial(planted, folder)):
         part()
         print()

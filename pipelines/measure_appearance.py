@@ -36,15 +36,19 @@ def main() -> None:
         quality
         for folder in arguments.folders
         for path in sorted((folder / "images").glob("*.png"))
-        for quality in measure_image(path, arguments.mpp)
+        for quality in measure_image(read_image(path), arguments.mpp)
     ]
     ranges = appearance_of(found)
     print(json.dumps({name: [round(end, 4) for end in ends] for name, ends in ranges.items()}))
 
 
-def measure_image(path: Path, mpp: float) -> Iterator[TileQuality]:
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Return an image as (h, w, 3)."""
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def measure_image(rgb: NDArray[np.uint8], mpp: float) -> Iterator[TileQuality]:
     """Yield the quality of an image's blocks."""
-    rgb: NDArray[np.uint8] = np.asarray(Image.open(path).convert("RGB"))
     for top in range(0, rgb.shape[0], BLOCK_PX):
         for left in range(0, rgb.shape[1], BLOCK_PX):
             quality = measure_tile(rgb[top : top + BLOCK_PX, left : left + BLOCK_PX], mpp)

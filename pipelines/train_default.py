@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import zarr
+from measure_appearance import measure_image  # beside this script
 from PIL import Image
 
 import wsiseg
@@ -26,6 +27,7 @@ from wsiseg.decode import DecodeOptions
 from wsiseg.evaluation.metrics import aji, dice, panoptic_quality
 from wsiseg.models import ModelCard, NucleusClass
 from wsiseg.models.hovernet import HoverNet, NetworkSpec
+from wsiseg.quality import appearance_of
 from wsiseg.rundir import write_json
 from wsiseg.training.fit import TrainOptions, fit
 from wsiseg.training.imagenet import load_encoder_weights
@@ -82,12 +84,20 @@ def main() -> None:
     network = train_network(train, options, arguments.out)
     folder = arguments.out / "model"
     licence = Path(__file__).with_name("nuclei-40x-v0.LICENSE.txt").read_text()
-    card = publish_model(network, make_card(options), licence, folder)
+    card = replace(make_card(options), appearance=appearance(train))
+    card = publish_model(network, card, licence, folder)
     metrics = judge(folder, held_back)
     write_json(
         folder / "card.json", replace(card, about=card.about | {"metrics": metrics}).to_json()
     )
     print(json.dumps(metrics, indent=1))
+
+
+def appearance(train: list[LabelledImage]) -> dict[str, tuple[float, float]]:
+    """Return the ranges of stain and colour of the images that were trained on."""
+    found = [quality for image in train for quality in measure_image(image.rgb, 0.25)]
+    ranges = appearance_of(found)
+    return {name: (round(low, 4), round(high, 4)) for name, (low, high) in ranges.items()}
 
 
 def train_network(train: list[LabelledImage], options: TrainOptions, out: Path) -> HoverNet:

@@ -34,7 +34,9 @@ class Particular(LocalNetwork):
 @pytest.fixture(scope="module")
 def tissue(shared: Path) -> Any:
     """Real tissue, 0.25 µm per pixel."""
-    names = sorted((shared / "data/consep_train/images").glob("*.png"))[:4]
+    folder = shared / "data/consep_train/images"
+    # Without marking dye, which some images have at an edge and which is rightly warned about.
+    names = [folder / f"train_{n}.png" for n in (5, 6, 7, 9)]
     one, two, three, four = (np.asarray(Image.open(name).convert("RGB")) for name in names)
     return np.vstack([np.hstack([one, two]), np.hstack([three, four])])
 
@@ -86,13 +88,16 @@ def test_what_only_nuclei_tell_stops_after_a_few_tiles(tissue: Any, tmp_path: Pa
     assert wsiseg.open_result(result.path).cells().equals(result.cells())
 
 
-def test_a_slide_that_claims_a_finer_scale_is_told_by_its_nuclei(
-    shared: Path, tmp_path: Path
-) -> None:
-    path = sorted((shared / "data/consep_train/images").glob("*.png"))[0]
-    rgb = np.asarray(Image.open(path).convert("RGB"))
-    half = cv2.resize(rgb, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
-    model = replace(MODEL)
-    area = wsiseg.segment(ArraySlide(rgb, mpp=0.25), tmp_path / "1", model=model).summary()
-    less = wsiseg.segment(ArraySlide(half, mpp=0.25), tmp_path / "2", model=model).summary()
-    assert less["total"]["median_area_um2"] < area["total"]["median_area_um2"]
+def test_a_picture_without_tissue_is_still_looked_at(tmp_path: Path) -> None:
+    rgb = np.zeros((900, 1200, 3), np.uint8)
+    rgb[::40, ::40] = (20, 60, 255)
+    options = wsiseg.PlanOptions(tissue=wsiseg.TissueOptions())
+    result = wsiseg.segment(ArraySlide(rgb, mpp=0.25), tmp_path, model=MODEL, options=options)
+    assert {"not-h-and-e", "no-tissue"} <= codes(result.warnings)
+    assert result.cells().num_rows == 0
+
+
+def test_empty_glass_warns_of_nothing_but_that(tmp_path: Path) -> None:
+    rgb = np.full((900, 1200, 3), 243, np.uint8)
+    result = wsiseg.segment(ArraySlide(rgb, mpp=0.25), tmp_path, model=MODEL)
+    assert codes(result.warnings) == {"no-tissue"}

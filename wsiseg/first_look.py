@@ -28,7 +28,10 @@ def sample_quality(
     area: AreaMask,
     near: NDArray[np.bool_] | None = None,
 ) -> list[tuple[TileQuality, float]]:
-    """Measure blocks spread evenly over the tissue.
+    """Measure blocks spread evenly over the tissue; without any, over the whole slide.
+
+    A picture that has no tissue may be of another kind, fluorescence for one, and only its
+    pixels can tell.
 
     Parameters
     ----------
@@ -49,7 +52,10 @@ def sample_quality(
         With the share of each block that is tissue; the same for the same slide.  Blocks that
         cannot be read are left out.
     """
-    blocks = plan_tiles(TileGrid(frame, BLOCK_PX, 0), area, near)
+    grid = TileGrid(frame, BLOCK_PX, 0)
+    blocks = plan_tiles(grid, area, near)
+    if not area.inside.any():
+        blocks = plan_tiles(grid, AreaMask(area.frame, area.factor, np.ones_like(area.inside)))
     full = [block for block in blocks if block[1] >= _FULL_SHARE]
     fullest = sorted(blocks, key=lambda block: -block[1])[:N_BLOCKS]
     candidates = full if len(full) >= N_BLOCKS else fullest

@@ -95,8 +95,8 @@ def cell_fields(counts: CellCounts) -> dict[str, Any]:
 def warnings_of_cells(
     plan: RunPlan, result: Result, counts: CellCounts, reports: Sequence[TileReport]
 ) -> list[RunWarning]:
-    """Return what all tiles and cells tell."""
-    warnings = tile_warnings(plan, reports)
+    """Return what all tiles and cells tell; without a tile, what the first look told."""
+    warnings = tile_warnings(plan, reports) if reports else list(plan.first_look)
     if plan.analysed_mm2 == 0:
         what = "the regions hold no tissue" if plan.regions else "no tissue was found"
         message = f"{what}, so nothing was analysed; --tissue none takes everything for tissue"
