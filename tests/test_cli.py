@@ -209,7 +209,7 @@ def test_a_refused_run_says_why_and_leaves_nothing(
         (["info", "a.png", "--reader", "magic"], 2, ["'magic'", "openslide"]),
         (["stats", "none"], 3, ["no run", "none"]),
         (["stats", "."], 3, ["no run"]),
-        (["export", "none", "--format", "geojson", "--to", "x"], 3, ["none does not exist"]),
+        (["export", "none", "--format", "geojson", "--to", "x"], 3, ["no run", "at none"]),
         (["demo", "--slide", "none.svs", "--out", "demo"], 3, ["none.svs", "--slide"]),
         (["demo", "--slide", "a.png", "--out", "demo"], 3, ["not the demo slide"]),
     ],

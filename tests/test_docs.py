@@ -19,8 +19,8 @@ import shapely
 import typer
 
 import wsiseg
-from wsiseg.listing import SLIDE_SUFFIXES
 from wsiseg.cli import app
+from wsiseg.listing import SLIDE_SUFFIXES
 from wsiseg.models import DEFAULT_MODEL
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -14,7 +14,14 @@ from PIL import Image
 import wsiseg
 from wsiseg import api
 from wsiseg.api import model_for, options_of
-from wsiseg.errors import MissingScale, ScaleRefused
+from wsiseg.errors import (
+    MissingScale,
+    OutputExists,
+    OutputNotWritable,
+    ScaleRefused,
+    UnknownName,
+    UsageError,
+)
 from wsiseg.listing import SlideEntry, list_slides
 from wsiseg.models import list_models
 from wsiseg.plan import PlanOptions
@@ -64,6 +71,8 @@ def test_what_the_list_leaves_open_comes_from_the_command() -> None:
     # A value of its own replaces the command's, of whichever kind.
     assert found.scale == ScaleOptions(override_mpp=0.5, force=True)
     assert (found.roi, found.tissue) == (Path("own.geojson"), Path("t.geojson"))
+    objective = options_of(SlideEntry(Path("a"), mpp_from_objective=True), scale, said)
+    assert objective.scale == ScaleOptions(from_objective=True, force=True)
 
 
 @pytest.mark.parametrize(("mpp", "name"), [(0.2, "fine"), (0.3, "fine"), (0.4, "coarse")])
@@ -111,4 +120,27 @@ def test_a_dry_run_writes_nothing_and_refuses_what_a_run_would(tmp_path: Path) -
     (refused,) = wsiseg.estimate_many([coarse], tmp_path / "out", model=MODEL)
     assert isinstance(refused, wsiseg.Failed)
     assert isinstance(refused.error, ScaleRefused)
+    for out in (tmp_path / "a.png", Path("/proc/none")):
+        (refused,) = wsiseg.estimate_many(entries[:1], out, model=MODEL)
+        assert isinstance(refused, wsiseg.Failed)
+        assert isinstance(refused.error, OutputNotWritable)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_of_a_finished_run_has_nothing_to_do(tmp_path: Path) -> None:
+    slide = tmp_path / "a.png"
+    Image.fromarray(paint_tissue(600, 600, 900, seed=1)).save(slide)
+    wsiseg.segment(slide, tmp_path, model=MODEL, scale=0.25)
+    (again,) = wsiseg.estimate_many([slide], tmp_path, model=MODEL, scale=0.25)
+    assert isinstance(again, wsiseg.SlideEstimate)
+    assert (again.estimate.n_done, again.estimate.work_bytes) == (again.estimate.n_tiles, 0)
+    (other,) = wsiseg.estimate_many([slide], tmp_path, model=MODEL, scale=0.3)
+    assert isinstance(other, wsiseg.Failed)
+    assert isinstance(other.error, OutputExists)
+
+
+def test_what_is_no_list_of_slides_or_formats_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a list of slides"):
+        list(wsiseg.segment_many("a.svs", tmp_path))
+    with pytest.raises(UnknownName, match="xls"):
+        list(wsiseg.segment_many(["a.svs"], tmp_path, formats="xls"))

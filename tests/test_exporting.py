@@ -67,6 +67,7 @@ def test_choices_reach_the_format(results: list[wsiseg.Result], tmp_path: Path) 
         ("geojson", {"split": 0}, UsageError, "split is 0"),
         ("geojson", {"classes": ("Tumour",)}, UnknownName, "Tumour"),
         ("geojson", {"regions": ("A-1",)}, UnknownName, "A-1"),
+        ("geojson", {"classes": ()}, UsageError, "classes names nothing"),
         ("xls", {}, UnknownName, "xls.*geojson"),
     ],
 )
@@ -78,9 +79,10 @@ def test_what_a_format_cannot_do_is_refused(
     results: list[wsiseg.Result],
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(kind, match=words):
-        wsiseg.export_runs(results[:1], format, tmp_path / "x", choices)
-    assert list(tmp_path.iterdir()) == []
+    for to in (tmp_path / "x", f"{tmp_path}/new/deep/"):
+        with pytest.raises(kind, match=words):
+            wsiseg.export_runs(results[:1], format, to, choices)
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_one_file_for_many_runs_is_refused(results: list[wsiseg.Result], tmp_path: Path) -> None:

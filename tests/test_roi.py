@@ -210,3 +210,70 @@ def test_regions_without_tissue_give_an_empty_run(slide: ArraySlide, tmp_path: P
         len(result.class_names) + 1
     )
     assert "no-tissue" in [warning["code"] for warning in result.warnings]
+
+
+@pytest.mark.parametrize("origin", ["bounds", "slide"])
+def test_files_of_ours_know_their_origin(origin: Any, slide: ArraySlide, tmp_path: Path) -> None:
+    path = roi_file(tmp_path, feature("inner", INNER))
+    first = wsiseg.segment(slide, tmp_path / "1", model=MODEL, options=PlanOptions(roi=path))
+    options = PlanOptions(
+        roi=first.path / "regions.geojson",
+        tissue=first.path / "tissue.geojson",
+        roi_origin=origin,
+    )
+    again = wsiseg.segment(slide, tmp_path / "2", model=MODEL, options=options)
+    assert again.cells().equals(first.cells())
+
+
+@pytest.mark.parametrize(("height_px", "width_px"), [(263, 1031), (700, 500), (641, 333)])
+def test_tissue_given_back_unedited_is_the_same(
+    height_px: int, width_px: int, tmp_path: Path
+) -> None:
+    slide = ArraySlide(paint_tissue(height_px, width_px, 1500, seed=2), mpp=MPP)
+    first = wsiseg.segment(slide, tmp_path / "1", model=MODEL)
+    options = PlanOptions(tissue=first.path / "tissue.geojson")
+    again = wsiseg.segment(slide, tmp_path / "2", model=MODEL, options=options)
+    assert again.analysed_mm2 == first.analysed_mm2
+    assert again.run["tiles"] == first.run["tiles"]
+    assert again.warnings == first.warnings
+    assert again.cells().equals(first.cells())
+    written = (again.path / "tissue.geojson").read_bytes()
+    assert written == (first.path / "tissue.geojson").read_bytes()
+
+
+@pytest.mark.parametrize("wrong", [{"tissue": 3}, {"roi": 3}, {"roi": ()}, {"roi_origin": "Slide"}])
+def test_options_of_another_kind_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        PlanOptions(**wrong)
+
+
+def test_options_may_be_text() -> None:
+    assert PlanOptions(tissue="none") == PlanOptions(tissue=None)
+    assert PlanOptions(tissue="auto") == PlanOptions()
+    said = PlanOptions(tissue="t.geojson", roi="r.geojson")
+    assert said == PlanOptions(tissue=Path("t.geojson"), roi=Path("r.geojson"))
+
+
+def test_one_outline_is_not_laid_on_many_slides(tmp_path: Path) -> None:
+    path = roi_file(tmp_path, feature("inner", INNER))
+    for options in (PlanOptions(roi=path), PlanOptions(tissue=path)):
+        with pytest.raises(UsageError, match=r"one outline for 2 slides.*CSV"):
+            list(wsiseg.segment_many(["a.svs", "b.svs"], tmp_path / "out", options=options))
+    assert not (tmp_path / "out").exists()
+
+
+def test_overwrite_does_not_delete_what_it_reads(slide: ArraySlide, tmp_path: Path) -> None:
+    first = wsiseg.segment(slide, tmp_path, model=MODEL)
+    options = PlanOptions(tissue=first.path / "tissue.geojson")
+    with pytest.raises(UsageError, match=r"would delete tissue\.geojson.*copy it"):
+        wsiseg.segment(slide, tmp_path, model=MODEL, options=options, overwrite=True)
+    assert wsiseg.open_result(first.path).cells().equals(first.cells())
+    with pytest.raises(UsageError, match=r"tissue: other settings there, .file. now"):
+        wsiseg.segment(slide, tmp_path, model=MODEL, options=options)
+
+
+def test_no_region_is_called_as_all_are(slide: ArraySlide, tmp_path: Path) -> None:
+    path = roi_file(tmp_path, feature("(all)", INNER), feature("far", star(9e8, 9e8, 50)))
+    result = wsiseg.segment(slide, tmp_path, model=MODEL, options=PlanOptions(roi=path))
+    names = [row["region"] for row in wsiseg.region_stats([result]).to_pylist()]
+    assert list(dict.fromkeys(names)) == ["(all) (2)", "far", "(all)"]

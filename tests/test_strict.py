@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 
 import wsiseg
+from wsiseg.api import plan_slide
 from wsiseg.errors import WarningsRefused
 from wsiseg.models import ModelCard
+from wsiseg.pipeline import RunHere, run_directory, segment_planned
 from wsiseg.testing.models import LocalNetwork
 from wsiseg.testing.slides import ArraySlide
 
@@ -75,17 +77,62 @@ def test_a_bad_slide_is_refused_before_anything_runs(
 def test_what_only_nuclei_tell_stops_after_a_few_tiles(tissue: Any, tmp_path: Path) -> None:
     model = Particular(mpp=0.25, core_px=512, margin_px=64)
     slide = ArraySlide(tissue, mpp=0.25)
-    with pytest.raises(WarningsRefused, match=r"median nuclear area.*2 tiles were run"):
+    with pytest.raises(WarningsRefused, match=r"median nuclear area.*4 tiles were run"):
         wsiseg.segment(slide, tmp_path, model=model, strict=True)
     run = json.loads((tmp_path / "array.png.wsiseg/run.json").read_text())
     assert run["status"] == "failed"
     work = sorted((tmp_path / "array.png.wsiseg/work").iterdir())
-    assert len(work) == 2
+    assert len(work) == 4
     result = wsiseg.segment(slide, tmp_path, model=model)
     assert codes(result.warnings) == {"nuclear-size"}
     with pytest.raises(WarningsRefused, match="finished, results in"):
         wsiseg.segment(slide, tmp_path, model=model, strict=True)
     assert wsiseg.open_result(result.path).cells().equals(result.cells())
+
+
+def test_a_finished_run_without_warnings_passes_whatever_its_first_look(
+    tissue: Any, tmp_path: Path
+) -> None:
+    slide = ArraySlide(tissue, mpp=0.25)
+    result = wsiseg.segment(slide, tmp_path, model=MODEL)
+    with plan_slide(slide, model=MODEL) as plan:
+        doubtful = replace(plan, first_look=({"code": "out-of-focus", "message": "blurred"},))
+    folder = run_directory(tmp_path, "array.png")
+    again = segment_planned(doubtful, folder, RunHere(), strict=True)
+    assert again.run == result.run
+    with pytest.raises(WarningsRefused, match=r"blurred.*nothing was run"):
+        segment_planned(doubtful, run_directory(tmp_path / "2", "a"), RunHere(), strict=True)
+
+
+def test_notes_about_regions_are_no_failures(tissue: Any, tmp_path: Path) -> None:
+    point = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [9, 9]}}
+    ring = [[10, 10], [1500, 10], [1500, 1500], [10, 10]]
+    area = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}}
+    path = tmp_path / "r.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [point, area]}))
+    result = wsiseg.segment(
+        ArraySlide(tissue, mpp=0.25),
+        tmp_path,
+        model=MODEL,
+        options=wsiseg.PlanOptions(roi=path),
+        strict=True,
+    )
+    assert codes(result.warnings) == {"regions"}
+
+
+def test_what_lies_beside_a_region_does_not_count(tissue: Any, tmp_path: Path) -> None:
+    inked = tissue.copy()
+    inked[:, 1450:1650] = (20, 40, 160)
+    slide = ArraySlide(inked, mpp=0.25)
+    ring = [[0, 0], [900, 0], [900, 2000], [0, 2000], [0, 0]]
+    path = tmp_path / "r.geojson"
+    shape = {"type": "Polygon", "coordinates": [ring]}
+    path.write_text(json.dumps({"type": "Feature", "geometry": shape}))
+    whole = wsiseg.segment(slide, tmp_path / "1", model=MODEL)
+    assert "ink-over-tissue" in codes(whole.warnings)
+    options = wsiseg.PlanOptions(roi=path)
+    part = wsiseg.segment(slide, tmp_path / "2", model=MODEL, options=options, strict=True)
+    assert part.warnings == ()
 
 
 def test_a_picture_without_tissue_is_still_looked_at(tmp_path: Path) -> None:

@@ -346,3 +346,18 @@ def test_a_frozen_section_agrees_with_an_outline_drawn_by_hand(shared: Path) -> 
         mask = find_tissue(change(rgb), MPP, OPTIONS)
         assert mask[outline].mean() >= 0.97
         assert mask[~outline].mean() <= 0.10
+
+
+@pytest.mark.parametrize("glass", [(245, 245, 245), (245, 244, 241), (235, 233, 228)])
+@pytest.mark.parametrize("noise", [0.0, 2.0, 3.0])
+def test_what_a_scanner_fills_in_is_glass(glass: tuple[int, int, int], noise: float) -> None:
+    """MRXS and SCN slides are white where nothing was scanned, whatever their glass is."""
+    random = np.random.default_rng(1)
+    rgb = np.full((400, 400, 3), 255, np.uint8)
+    scanned = np.array(glass) + random.normal(0, noise, (200, 240, 3))
+    scanned[60:140, 80:160] = (200, 120, 170)
+    rgb[150:350, 120:360] = np.clip(np.rint(scanned), 0, 253)
+    found = find_tissue(rgb, 8.0, TissueOptions())
+    assert found[210:290, 200:280].all()
+    found[195:305, 185:295] = False
+    assert found.mean() < 0.002

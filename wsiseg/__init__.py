@@ -18,7 +18,6 @@ if TYPE_CHECKING:
         estimate_many,
         segment,
         segment_many,
-        tissue_choice,
     )
     from wsiseg.demo import run_demo
     from wsiseg.doctor import run_checks
@@ -63,7 +62,6 @@ __all__ = [
     "segment",
     "segment_many",
     "slide_stats",
-    "tissue_choice",
 ]
 
 _HOME = {
@@ -95,7 +93,6 @@ _HOME = {
     "segment": "api",
     "segment_many": "api",
     "slide_stats": "stats",
-    "tissue_choice": "api",
 }
 
 

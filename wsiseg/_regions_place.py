@@ -14,6 +14,7 @@ from shapely.geometry.base import BaseGeometry
 
 from wsiseg._regions_json import Drawn, Notes, named
 from wsiseg._regions_types import Region
+from wsiseg.cell_table import ALL_REGIONS
 from wsiseg.errors import UsageError
 from wsiseg.geometry import Box
 
@@ -64,9 +65,12 @@ def build_regions(drawn: Iterable[Drawn], label: str, notes: Notes) -> list[Regi
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
-    """Return names with " (2)", " (3)" … added to repeated ones; no given name is taken twice."""
+    """Return names with " (2)", " (3)" … added to repeated ones; no given name is taken twice.
+
+    `ALL_REGIONS` counts as taken: statistics use it for all regions together.
+    """
     taken = set(names)
-    seen: set[str] = set()
+    seen = {ALL_REGIONS}
     repeats: Counter[str] = Counter()
     unique = []
     for name in names:
@@ -122,7 +126,6 @@ def choose_origin(
     regions: Sequence[Region],
     slide_px: tuple[int, int],
     bounds: Box,
-    stated_px: tuple[float, float] | None,
 ) -> tuple[UsedOrigin, str | None]:
     """Return what the coordinates are relative to, and a warning if that is no matter of course.
 
@@ -130,10 +133,8 @@ def choose_origin(
     outside the bounds while all but 1 % of it lies on the slide when read relative to that.
     """
     corner = (bounds.x_px, bounds.y_px)
-    if corner == (0, 0) or stated_px == corner:
+    if corner == (0, 0):
         return "bounds", None
-    if stated_px == (0, 0):
-        return "slide", None
     geometries = _there(regions)
     total = shapely.area(geometries).sum()
     outside_bounds = total - _common(geometries, _box(bounds, corner)).sum()
@@ -150,7 +151,7 @@ def choose_origin(
 
 def place_regions(
     regions: Sequence[Region],
-    shift_px: tuple[int, int],
+    shift_px: tuple[float, float],
     slide_px: tuple[int, int],
 ) -> tuple[list[Region], list[str]]:
     """Return the regions in level-0 px, clipped to the slide, and what was clipped.

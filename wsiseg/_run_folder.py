@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
-from wsiseg.errors import OutputExists, OutputNotWritable
+from wsiseg.errors import OutputExists, OutputNotWritable, UsageError
 from wsiseg.plan import RunPlan
 from wsiseg.rundir import RunDir, check_same_run, read_run_json
 
@@ -36,6 +37,16 @@ def is_finished_meanwhile(folder: RunDir, plan: RunPlan) -> bool:
     return found.get("status") == "done" and found.get("identity") == plan.identity
 
 
+def refuse_deleting_input(folder: RunDir, plan: RunPlan) -> None:
+    """Raise UsageError if a file the plan was made from lies in the directory to delete."""
+    for option, given in (("roi", plan.options.roi), ("tissue", plan.options.tissue)):
+        if isinstance(given, Path) and given.resolve().is_relative_to(folder.path.resolve()):
+            raise UsageError(
+                f"--overwrite would delete {given.name}, which --{option} names, with "
+                f"{folder.path.name}; copy it to another folder and name it there"
+            )
+
+
 def delete(path: Path) -> None:
     """Delete a file, a link or a folder, if it is there."""
     try:
@@ -58,7 +69,7 @@ def delete_partials(folder: RunDir) -> None:
 def _is_in_the_way(folder: RunDir) -> bool:
     """Return whether something stands in the run's place that no run has put there."""
     if not folder.path.is_dir():
-        return folder.path.exists()
+        return os.path.lexists(folder.path)
     # What a run makes before its run.json: another call may be at it, or was killed there.
     ours = (path == folder.work or _is_partial(path) for path in folder.path.iterdir())
     return not all(ours)

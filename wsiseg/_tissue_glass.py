@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wsiseg.ink import WHITE, Colour
 
 _SAMPLE_PX = 500_000
-_PALEST = 254
+PALEST = 254
 """Pixels with all channels from here on are what a scanner fills in where it did not look."""
 _DARKEST = 170
 """Glass is brighter; it is grey where the lamp is weak."""
@@ -50,7 +50,7 @@ def glass_colour(smooth: NDArray[np.uint8]) -> Colour:
     frame[1:-1, 1:-1] = False
     pixels = sample.reshape(-1, 3).astype(np.int16)
     brightest, darkest = pixels.max(axis=1), pixels.min(axis=1)
-    bright = (brightest >= _DARKEST) & (darkest < _PALEST)
+    bright = (brightest >= _DARKEST) & (darkest < PALEST)
     is_pale = bright & (brightest - darkest <= _MAX_CAST)
     n_bright = int((bright & (brightest - darkest <= _PALE_CAST)).sum())
     pale, at_edge = pixels[is_pale], frame.reshape(-1)

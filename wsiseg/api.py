@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsiseg.choosing import choose_model
-from wsiseg.cluster import RunOnDask, check_workers, local_client
+from wsiseg.cluster import RunOnDask, check_worker_count, check_workers, local_client
 from wsiseg.errors import Interrupted, UsageError, WsisegError
 from wsiseg.estimate import Estimate, estimate
 from wsiseg.exporters import find_exporter
@@ -28,9 +28,9 @@ from wsiseg.pipeline import (
 )
 from wsiseg.plan import PlanOptions, RunPlan, plan_run
 from wsiseg.results import Result
+from wsiseg.rundir import refuse_unwritable
 from wsiseg.scale import ScaleOptions, resolve_scale
 from wsiseg.slides import Slide, SlideInfo, open_slide
-from wsiseg.tissue import TissueOptions
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -152,6 +152,7 @@ def segment(
     >>> result.summary()["total"]["n"]  # doctest: +SKIP
     12034
     """
+    formats = known_formats(formats)
     with plan_slide(slide, model, scale, options, compute) as plan:
         if planned is not None:
             planned(plan)
@@ -162,9 +163,12 @@ def segment(
                     plan, folder, run_tiles, formats, overwrite, progress, strict
                 )
             except KeyboardInterrupt as error:
+                again = "the same command again"
+                if overwrite:
+                    again += ", but without --overwrite,"
                 raise Interrupted(
-                    f"{plan.slide.info.name}: interrupted; finished tiles are kept, call the "
-                    "same command again to continue"
+                    f"{plan.slide.info.name}: interrupted; finished tiles are kept, call "
+                    f"{again} to continue"
                 ) from error
 
 
@@ -227,7 +231,8 @@ def segment_many(
     Done or Failed
         One per slide, in order.
     """
-    entries = _entries(slides)
+    entries = _entries(slides, options)
+    formats = known_formats(formats)
     known = load_model(model) if model != NEAREST_MODEL else model
     started = local_client(compute.workers) if compute.workers is not None and not client else None
     with started or nullcontext(client) as shared_client:
@@ -274,7 +279,10 @@ def estimate_many(
     SlideEstimate or Failed
         One per slide, in order; what would be refused is Failed.
     """
-    for entry in _entries(slides):
+    formats = known_formats(formats)
+    if compute.workers is not None:
+        check_worker_count(compute.workers)
+    for entry in _entries(slides, options):
         chosen = model if entry.model is None else entry.model
         try:
             with plan_slide(
@@ -293,8 +301,6 @@ def _estimate(
     overwrite: bool,
     strict: bool,
 ) -> SlideEstimate:
-    for name in formats:
-        find_exporter(name)
     name = plan.slide.info.name
     warnings = [*plan.warnings, *plan.first_look]
     if strict:
@@ -305,6 +311,7 @@ def _estimate(
         folder = run_directory(out / "none", name)
     else:
         refuse_another_run(folder, plan)
+    refuse_unwritable(out)
     predictors = 1 if plan.numerics.device_kind == "cuda" else cpu_predictors()
     need = estimate(plan, folder, predictors, compute.workers, formats)
     return SlideEstimate(
@@ -317,10 +324,27 @@ def _estimate(
     )
 
 
-def _entries(slides: Iterable[str | Path | SlideEntry]) -> list[SlideEntry]:
+def known_formats(formats: Sequence[str]) -> tuple[str, ...]:
+    """Return the formats, each the name of an exporter.
+
+    Raises
+    ------
+    UnknownName
+        If one is not; the message lists the known ones.
+    """
+    names = (formats,) if isinstance(formats, str) else tuple(formats)
+    for name in names:
+        find_exporter(name)
+    return names
+
+
+def _entries(slides: Iterable[str | Path | SlideEntry], options: PlanOptions) -> list[SlideEntry]:
+    if isinstance(slides, str | Path):
+        raise UsageError(f"slides is {str(slides)!r}; a list of slides is needed: [{slides!r}]")
     entries = [
         slide if isinstance(slide, SlideEntry) else SlideEntry(Path(slide)) for slide in slides
     ]
+    _refuse_shared_outline(entries, options)
     names: set[str] = set()
     for entry in entries:
         if entry.path.name in names:
@@ -330,6 +354,18 @@ def _entries(slides: Iterable[str | Path | SlideEntry]) -> list[SlideEntry]:
             )
         names.add(entry.path.name)
     return entries
+
+
+def _refuse_shared_outline(entries: Sequence[SlideEntry], options: PlanOptions) -> None:
+    """Raise UsageError if one outline would be laid on several slides."""
+    for option in ("roi", "tissue"):
+        lacking = [entry for entry in entries if getattr(entry, option) is None]
+        given = getattr(options, option)
+        if len(lacking) > 1 and isinstance(given, Path | tuple):
+            raise UsageError(
+                f"--{option} names one outline for {len(lacking)} slides; segment them one by one, "
+                f"or list them in a CSV file with a column {option}"
+            )
 
 
 def options_of(
@@ -343,17 +379,14 @@ def options_of(
         rules = replace(rules, mpp=entry.mpp, override_mpp=entry.override_mpp)
     if entry.mpp_from_objective is not None:
         rules = replace(rules, from_objective=entry.mpp_from_objective)
+        if entry.mpp_from_objective and entry.mpp is None and entry.override_mpp is None:
+            rules = replace(rules, mpp=None, override_mpp=None)
     options = replace(options, scale=rules)
     if entry.roi is not None:
         options = replace(options, roi=entry.roi)
     if entry.tissue is not None:
-        options = replace(options, tissue=tissue_choice(entry.tissue))
+        options = replace(options, tissue=entry.tissue)
     return options
-
-
-def tissue_choice(text: str) -> TissueOptions | Path | None:
-    """Return what `auto`, `none` or the name of a GeoJSON file means for `PlanOptions`."""
-    return TissueOptions() if text == "auto" else None if text == "none" else Path(text)
 
 
 @contextmanager

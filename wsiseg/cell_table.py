@@ -22,6 +22,8 @@ from wsiseg.errors import ResultNotReadable, UnknownName, UsageError
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
+ALL_REGIONS = "(all)"
+"""Region of the rows that count every nucleus of a run once; no region has this name."""
 ALL_CLASSES = "(all)"
 """Class name of the rows that count every nucleus, also those without a class."""
 

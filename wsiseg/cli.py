@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -116,13 +117,11 @@ def segment(
 ) -> None:
     """Find every nucleus of each slide."""
     with _errors_to_exit_codes():
-        formats = _names(format)
+        formats = _names(format) or ()
         common: dict[str, Any] = {
             "model": model,
             "scale": wsiseg.ScaleOptions(mpp, override_mpp, mpp_from_objective, force_scale),
-            "options": wsiseg.PlanOptions(
-                tissue=wsiseg.tissue_choice(tissue), roi=roi, roi_origin=roi_origin.value
-            ),
+            "options": wsiseg.PlanOptions(tissue=tissue, roi=roi, roi_origin=roi_origin.value),
             "compute": wsiseg.ComputeOptions(device, precision, batch_size, workers),
         }
         entries = wsiseg.list_slides(slides)
@@ -196,8 +195,12 @@ def export(
     format: Annotated[str, typer.Option("--format", help="geojson or ome-zarr.")],  # noqa: A002
     to: Annotated[str, typer.Option(help="File to write; DIR/ names it after the slide.")],
     split: Annotated[int | None, typer.Option(help="Most nuclei in a GeoJSON file.")] = None,
-    classes: Annotated[str, typer.Option(help="Only these classes, by commas.")] = "",
-    regions: Annotated[str, typer.Option(help="Only cells in these regions, by commas.")] = "",
+    classes: Annotated[
+        str | None, typer.Option(help="Only these classes, separated by commas.")
+    ] = None,
+    regions: Annotated[
+        str | None, typer.Option(help="Only cells in these regions, separated by commas.")
+    ] = None,
     centroids: Annotated[
         bool, typer.Option("--centroids", help="Points instead of polygons.")
     ] = False,
@@ -208,8 +211,8 @@ def export(
     """Write a run's cells in another format."""
     given = {
         "split": split,
-        "classes": _names(classes) or None,
-        "regions": _names(regions) or None,
+        "classes": _names(classes),
+        "regions": _names(regions),
         "centroids": centroids or None,
         "version": ome_zarr,
     }
@@ -256,11 +259,17 @@ def models() -> None:
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a µ, or a name that is no text, is no reason to stop.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     app()
 
 
-def _names(text: str) -> tuple[str, ...]:
-    """Return the parts of a list separated by commas."""
+def _names(text: str | None) -> tuple[str, ...] | None:
+    """Return the parts of a list separated by commas; None if there is no list."""
+    if text is None:
+        return None
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 

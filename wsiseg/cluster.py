@@ -70,6 +70,12 @@ def check_workers(client: Client) -> int:
     return int(threads)
 
 
+def check_worker_count(workers: int) -> None:
+    """Raise UsageError unless there is at least one."""
+    if workers < 1:
+        raise UsageError(f"{workers} workers; 1 or more are needed")
+
+
 def run_batch(packed: bytes, tiles: Sequence[Tile]) -> list[TileReport]:
     """Run a batch of tiles in this worker; the task."""
     return _processor(packed).run(tiles)
@@ -92,8 +98,7 @@ def local_client(workers: int) -> Iterator[Client]:
     MissingDependency
         If Dask is not installed.
     """
-    if workers < 1:
-        raise UsageError(f"{workers} workers; 1 or more are needed")
+    check_worker_count(workers)
     if multiprocessing.parent_process() is not None:
         raise UsageError(
             "a worker process ran the script that started it; put the call of segment(workers=…) "

@@ -117,7 +117,8 @@ def estimate(
         If the slide is damaged at a tile looked at.
     """
     missing = _missing_tiles(plan, folder)
-    n_done = len(plan.tiles) - len(missing)
+    done = _is_done(plan, folder)
+    n_done = len(plan.tiles) - (0 if done else len(missing))
     cost = measure_tiles(plan, missing or [tile for tile, _ in plan.tiles], predictors)
     n_nuclei = cost.nuclei_per_mm2 * plan.analysed_mm2
     disk = picture_bytes(plan, _spread([tile for tile, _ in plan.tiles], 6))
@@ -134,9 +135,9 @@ def estimate(
         n_tiles=len(plan.tiles),
         n_done=n_done,
         n_nuclei=round(n_nuclei),
-        seconds=_START_S if _is_done(plan, folder) else seconds,
+        seconds=_START_S if done else seconds,
         disk_bytes=round(disk),
-        work_bytes=round(cost.work_bytes * len(plan.tiles)),
+        work_bytes=0 if done else round(cost.work_bytes * len(plan.tiles)),
         peak_memory_mb=memory if workers is None else memory * (1 + workers) / predictors,
         is_guess=workers is not None or plan.numerics.device_kind != "cpu",
     )
@@ -162,9 +163,9 @@ def measure_tiles(
         return TileCost(0.0, 0.0, 0.0, 0.0, peak_memory_mb(), 0.0, 0.0)
     batch = plan.numerics.batch_size
     predictors = min(predictors, -(-len(tiles) // batch))
-    at_once = predictors * batch
+    at_once = min(predictors * batch, len(tiles))
     wanted = min(max(len(tiles) // 4, least), _MOST_MEASURED)
-    measured = _spread(tiles, max(1, -(-wanted // at_once)) * at_once)
+    measured = _spread(tiles, min(max(1, -(-wanted // at_once)) * at_once, len(tiles)))
     # The first calls load the model and find the fastest way through memory.
     warm = _spread(tiles, at_once)
     with tempfile.TemporaryDirectory(prefix="wsiseg-estimate-") as temporary:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from wsiseg.errors import OutputExists, OutputNotWritable, UsageError
+from wsiseg.errors import OutputExists, OutputNotWritable, UsageError, WsisegError
 from wsiseg.exporters import ExporterProtocol, find_exporter
 from wsiseg.results import Result
 
@@ -64,8 +65,8 @@ def export_runs(
         # Only its last part: run.json may come from anywhere.
         name = f"{PurePath(result.name).name}{_SUFFIXES.get(format, f'.{format}')}"
         target = Path(to) / name if is_folder else Path(to)
-        _make_way(target, is_folder)
-        written += exporter(result, target, **options) or [target]
+        with _way(target, is_folder):
+            written += exporter(result, target, **options) or [target]
     return written
 
 
@@ -103,15 +104,24 @@ def _refuse_equal_names(results: Sequence[Result]) -> None:
         )
 
 
-def _make_way(target: Path, is_folder: bool) -> None:
+@contextmanager
+def _way(target: Path, is_folder: bool) -> Iterator[None]:
+    """Make the folder an export goes into; after a failure it is as it was."""
     if os.path.lexists(target):
         raise OutputExists(f"{target} exists; give another destination or remove it first")
-    if is_folder:
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputNotWritable(
-                f"cannot make {target.parent} ({error.strerror}); choose another folder"
-            ) from error
-    elif not target.parent.is_dir():
+    new = [folder for folder in target.parents if is_folder and not folder.exists()]
+    if not is_folder and not target.parent.is_dir():
         raise OutputNotWritable(f"{target.parent} is not a folder; make it first")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputNotWritable(
+            f"cannot make {target.parent} ({error.strerror}); choose another folder"
+        ) from error
+    try:
+        yield
+    except WsisegError:
+        with suppress(OSError):
+            for folder in new:
+                folder.rmdir()
+        raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wsiseg.errors import TileNotReadable
 from wsiseg.geometry import Frame
@@ -26,7 +25,6 @@ def sample_quality(
     frame: Frame,
     model_mpp: float,
     area: AreaMask,
-    near: NDArray[np.bool_] | None = None,
 ) -> list[tuple[TileQuality, float]]:
     """Measure blocks spread evenly over the tissue; without any, over the whole slide.
 
@@ -42,9 +40,7 @@ def sample_quality(
     model_mpp : float
         µm per pixel of it.
     area : AreaMask
-        Tissue.
-    near : ndarray, (h, w), bool, optional
-        Where to look, at the mask's scale; None: everywhere.
+        Tissue, within regions of interest.
 
     Returns
     -------
@@ -53,7 +49,7 @@ def sample_quality(
         cannot be read are left out.
     """
     grid = TileGrid(frame, BLOCK_PX, 0)
-    blocks = plan_tiles(grid, area, near)
+    blocks = plan_tiles(grid, area)
     if not area.inside.any():
         blocks = plan_tiles(grid, AreaMask(area.frame, area.factor, np.ones_like(area.inside)))
     full = [block for block in blocks if block[1] >= _FULL_SHARE]

@@ -9,6 +9,8 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+
 from wsiseg.assemble import CellCounts, Stopwatch, class_colours, stitch_counts_json
 from wsiseg.models import ModelCard
 from wsiseg.plan import RunPlan, RunWarning
@@ -17,6 +19,10 @@ from wsiseg.quality import TileQuality, slide_warnings
 from wsiseg.results import Result
 from wsiseg.rundir import RESULT_VERSION, RUN_FORMAT_VERSION
 from wsiseg.side_files import RESEARCH_USE
+from wsiseg.tiles import plan_tiles
+
+_LEAST_PROBED = 30
+"""Nuclei below which their median size says nothing."""
 
 
 def started_run(plan: RunPlan, started: str) -> dict[str, Any]:
@@ -111,9 +117,11 @@ def warnings_of_cells(
 
 def tile_warnings(plan: RunPlan, reports: Sequence[TileReport]) -> list[RunWarning]:
     """Return what tiles tell of the slide's stain, focus, ink and the network's confidence."""
-    shares = {(tile.row, tile.col): share for tile, share in plan.tiles}
+    counted = plan_tiles(plan.grid, plan.counted)
+    # Tiles that ran only for the sake of a neighbouring region say nothing of it.
+    shares = {(tile.row, tile.col): share for tile, share in counted}
     measured = [
-        (TileQuality.from_json(report["quality"]), shares[report["row"], report["col"]])
+        (TileQuality.from_json(report["quality"]), shares.get((report["row"], report["col"]), 0.0))
         for report in reports
     ]
     confidence = [(report["mean_confidence"], report["n_own"]) for report in reports]
@@ -121,14 +129,17 @@ def tile_warnings(plan: RunPlan, reports: Sequence[TileReport]) -> list[RunWarni
 
 
 def probe_warnings(plan: RunPlan, reports: Sequence[TileReport]) -> list[RunWarning]:
-    """Return what the first few tiles tell, nuclear size included."""
+    """Return what a few tiles tell of nuclear size and confidence, from enough nuclei.
+
+    Stain, focus and ink were judged at first look, on more places than these.
+    """
     sized = [report for report in reports if report["median_area_px"] is not None]
-    median = None
-    if sized:
-        # Of the fullest tile: the others may hold a handful of nuclei.
-        fullest = max(sized, key=lambda report: int(report["n_own"]))
-        median = float(fullest["median_area_px"]) * plan.model_mpp**2
-    return tile_warnings(plan, reports) + _nuclear_size(plan.model.card, median)
+    if sum(report["n_own"] for report in sized) < _LEAST_PROBED:
+        return []
+    areas = np.repeat([r["median_area_px"] for r in sized], [r["n_own"] for r in sized])
+    median_um2 = float(np.median(areas)) * plan.model_mpp**2
+    confidence = [(report["mean_confidence"], report["n_own"]) for report in sized]
+    return [*_nuclear_size(plan.model.card, median_um2), *slide_warnings([], None, confidence)]
 
 
 def _nuclear_size(card: ModelCard, median_um2: float | None) -> list[RunWarning]:

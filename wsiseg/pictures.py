@@ -369,8 +369,12 @@ def _draw_rings(
     picture: Picture, scale: float, rings_px: Sequence[NDArray[np.float64]], colour: RGB
 ) -> None:
     # OpenCV's (0, 0) is the middle of the first pixel, ours its corner.
+    reach = 4.0 * max(picture.shape)  # a missing core may lie anywhere
     points = [
-        np.rint((np.asarray(ring, np.float64) / scale - 0.5) * (1 << _SHIFT_BITS)).astype(np.int32)
+        np.rint(
+            (np.clip(np.asarray(ring, np.float64) / scale, -reach, reach) - 0.5)
+            * (1 << _SHIFT_BITS)
+        ).astype(np.int32)
         for ring in rings_px
     ]
     cv2.polylines(picture, points, True, colour, 2, cv2.LINE_AA, _SHIFT_BITS)

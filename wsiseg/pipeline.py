@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +23,7 @@ from wsiseg._run_folder import (
     is_finished,
     is_finished_meanwhile,
     open_folder,
+    refuse_deleting_input,
 )
 from wsiseg.assemble import Stopwatch, assemble_cells, paint_all
 from wsiseg.errors import OutputExists, WarningsRefused
@@ -53,10 +54,15 @@ from wsiseg.side_files import (
     write_tiles,
     write_tissue,
 )
+from wsiseg.tiles import plan_tiles
 
 log = logging.getLogger("wsiseg")
-_PROBE_TILES = 2
+_PROBE_TILES = 4
 """With `strict`, so many tiles are looked at before the others run."""
+_FULL_SHARE = 0.5
+"""They hold at least this share of the tissue that the fullest tile holds."""
+_NOTES = frozenset({"regions"})
+"""Codes of what is worth knowing, but speaks neither for nor against a slide."""
 _PAINTERS = 4
 """Each holds a shard of 4096² px, so more would cost more memory than they save time."""
 
@@ -130,8 +136,8 @@ def _finish_when_predicted(
 
 
 def run_directory(out: Path, slide_name: str) -> RunDir:
-    """Return where a slide's results go."""
-    return RunDir(out / f"{slide_name}.wsiseg")
+    """Return where a slide's results go; a name cannot leave the folder."""
+    return RunDir(out / f"{PurePath(slide_name).name}.wsiseg")
 
 
 def segment_planned(
@@ -175,11 +181,13 @@ def segment_planned(
     tell = progress or _say_nothing
     for name in formats:
         find_exporter(name)
-    if strict:
+    done = not overwrite and is_finished(folder, plan)
+    if strict and not done:
         refuse_warnings(plan.slide.info.name, [*plan.warnings, *plan.first_look], "nothing was run")
     if overwrite:
+        refuse_deleting_input(folder, plan)
         delete(folder.path)
-    elif is_finished(folder, plan):
+    elif done:
         # Left by a call that was stopped between its last two steps.
         shutil.rmtree(folder.work, ignore_errors=True)
         return _judged(_with_exports(open_result(folder.path), formats), strict)
@@ -208,8 +216,9 @@ def segment_planned(
 
 def refuse_warnings(name: str, warnings: Sequence[Mapping[str, str]], state: str) -> None:
     """Raise WarningsRefused if there are warnings; `state` says what there is of a run."""
-    if warnings:
-        said = "; ".join(warning["message"] for warning in warnings)
+    judged = [warning for warning in warnings if warning["code"] not in _NOTES]
+    if judged:
+        said = "; ".join(warning["message"] for warning in judged)
         raise WarningsRefused(f"{name}: {said} ({state}; leave --strict out to accept this)")
 
 
@@ -255,7 +264,7 @@ def _run(
             _export(result, name)
     tell("exports", len(formats), len(formats))
     with watch.stage("pictures"):
-        write_tissue(folder.path / "tissue.geojson", plan.area, result.bounds_origin_px)
+        write_tissue(folder.path / "tissue.geojson", plan, result.bounds_origin_px)
         write_tiles(folder.path / "tiles.parquet", plan, reports)
         if plan.regions:
             write_regions(folder.path / "regions.geojson", plan, result.bounds_origin_px)
@@ -305,22 +314,25 @@ def _run_missing_tiles(
         log.info("%d tiles were done before", len(reports))
     job = tile_job(plan, folder)
     tell("tiles", len(reports), len(plan.tiles))
-    for tiles in _in_turn(plan, missing, strict):
-        for report in run_tiles(job, tiles):
+    probes = probe_tiles(plan) if strict else []
+    for part in ([t for t in missing if t in probes], [t for t in missing if t not in probes]):
+        for report in run_tiles(job, part) if part else ():
             reports.append(report)
             tell("tiles", len(reports), len(plan.tiles))
-        if strict:
-            found = probe_warnings(plan, reports)
-            refuse_warnings(plan.slide.info.name, found, f"{len(reports)} tiles were run")
+        places = {(tile.row, tile.col) for tile in probes}
+        probed = [report for report in reports if (report["row"], report["col"]) in places]
+        found = probe_warnings(plan, probed)
+        refuse_warnings(plan.slide.info.name, found, f"{len(reports)} tiles were run")
     return reports
 
 
-def _in_turn(plan: RunPlan, missing: Sequence[Tile], strict: bool) -> Iterator[Sequence[Tile]]:
-    """Yield the tiles to run at once; with `strict` first a few that are full of tissue."""
-    share = {(tile.row, tile.col): found for tile, found in plan.tiles}
-    first = sorted(missing, key=lambda tile: -share[tile.row, tile.col])[:_PROBE_TILES]
-    parts = [first, [tile for tile in missing if tile not in first]] if strict else [missing]
-    yield from filter(None, parts)
+def probe_tiles(plan: RunPlan) -> list[Tile]:
+    """Return a few tiles, spread over those that hold the most of what counts."""
+    shares = plan_tiles(plan.grid, plan.counted)
+    fullest = max((share for _, share in shares), default=0.0)
+    full = [tile for tile, share in shares if share >= _FULL_SHARE * fullest]
+    n = min(_PROBE_TILES, len(full))
+    return [full[(2 * k + 1) * len(full) // (2 * n)] for k in range(n)]
 
 
 def _export(result: Result, name: str) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.decode import DecodeOptions
+from wsiseg.errors import UsageError
 from wsiseg.first_look import sample_quality
 from wsiseg.geometry import Box, Frame
 from wsiseg.models import MapsModel, Numerics
@@ -45,18 +46,47 @@ class PlanOptions:
 
     scale: ScaleOptions = ScaleOptions()
     """µm per pixel."""
-    tissue: TissueOptions | Path | None = TissueOptions()
-    """Constants of the tissue mask; a GeoJSON file that holds the tissue; None: the whole
-    slide counts."""
-    roi: Path | tuple[Region, ...] | None = None
+    tissue: TissueOptions | Path | str | None = TissueOptions()
+    """Constants of the tissue mask (`"auto"`: these); a GeoJSON file that holds the tissue;
+    None or `"none"`: the whole slide counts."""
+    roi: Path | str | Sequence[Region] | None = None
     """Only nuclei with a centroid in these regions count: a GeoJSON file of QuPath's, or the
     regions themselves."""
     roi_origin: RoiOrigin = "auto"
-    """What coordinates in the files of `roi` and `tissue` are relative to."""
+    """What coordinates in the file of `roi` are relative to, if it does not say so itself."""
     stitch: StitchOptions = StitchOptions()
     """Constants of stitching."""
     grid_offset_px: int = 0
     """Moves the tile grid; only seam checks use it."""
+
+    def __post_init__(self) -> None:
+        # What is typed at the command line, or read from a list, is text.
+        if isinstance(self.tissue, str):
+            object.__setattr__(self, "tissue", tissue_choice(self.tissue))
+        if isinstance(self.roi, str):
+            object.__setattr__(self, "roi", Path(self.roi))
+        elif isinstance(self.roi, Sequence):
+            object.__setattr__(self, "roi", tuple(self.roi))
+        if not isinstance(self.tissue, TissueOptions | Path | None):
+            raise UsageError(
+                f"tissue is {self.tissue!r}; TissueOptions, a GeoJSON file, or None for all of "
+                "the slide is needed"
+            )
+        if not isinstance(self.roi, Path | tuple | None):
+            raise UsageError(
+                f"roi is {self.roi!r}; a GeoJSON file, regions, or None for all of the slide is "
+                "needed"
+            )
+        if self.roi == ():
+            raise UsageError("roi has no region; give at least one, or None for all of the slide")
+        if self.roi_origin not in get_args(RoiOrigin):
+            known = ", ".join(get_args(RoiOrigin))
+            raise UsageError(f"roi_origin is {self.roi_origin!r}; one of {known} is needed")
+
+
+def tissue_choice(text: str) -> TissueOptions | Path | None:
+    """Return what `auto`, `none` or the name of a GeoJSON file means for `PlanOptions`."""
+    return TissueOptions() if text == "auto" else None if text == "none" else Path(text)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +103,8 @@ class RunPlan:
     """All tiles."""
     area: AreaMask
     """Tissue."""
+    counted: AreaMask
+    """Tissue within the regions; all tissue if there are none."""
     tissue_source: dict[str, Any] | str
     """Constants or fingerprint of what the tissue came from; `none` if everything counts."""
     regions: tuple[Region, ...]
@@ -152,15 +184,19 @@ def plan_run(slide: Slide, model: MapsModel, numerics: Numerics, options: PlanOp
     scale = resolve_scale(info.name, info.mpp_x, info.mpp_y, info.objective_power, options.scale)
     warning = upsampling_warning(info.name, scale.mpp, card.mpp, options.scale)
     warnings = [] if warning is None else [{"code": "up-sampled", "message": warning}]
-    tissue = _read_tissue(info, options)
+    source = tissue_choice(options.tissue) if isinstance(options.tissue, str) else options.tissue
+    tissue = _read_tissue(info, source)
     roi = _read_roi(info, options)
     for file in (tissue, roi):
         warnings += [{"code": "regions", "message": said} for said in file.warnings]
     frame = frame_at(info, scale.mpp, card.mpp)
     grid = TileGrid(frame, card.core_px, card.margin_px, options.grid_offset_px)
-    area = find_area(slide, frame, frame.scale * scale.mpp, options.tissue, tissue.regions)
+    area = find_area(slide, frame, frame.scale * scale.mpp, source, tissue.regions)
     near = _near(area.frame, roi.regions, card.margin_px * frame.scale)
-    looked_at = sample_quality(slide, frame, frame.scale * scale.mpp, area, near)
+    counted = area
+    if roi.regions:
+        counted = replace(area, inside=area.inside & covered(union_of(roi.regions), area.frame))
+    looked_at = sample_quality(slide, frame, frame.scale * scale.mpp, counted)
     return RunPlan(
         slide=slide,
         model=model,
@@ -169,7 +205,8 @@ def plan_run(slide: Slide, model: MapsModel, numerics: Numerics, options: PlanOp
         scale=scale,
         grid=grid,
         area=area,
-        tissue_source=_tissue_source(options.tissue, tissue.regions),
+        counted=counted,
+        tissue_source=_tissue_source(source, tissue.regions),
         regions=roi.regions,
         analysed_mm2=_analysed_mm2(area, frame, slide, scale.mpp, roi.regions),
         region_mm2=tuple(
@@ -184,20 +221,20 @@ def plan_run(slide: Slide, model: MapsModel, numerics: Numerics, options: PlanOp
 _NO_REGIONS = RegionFile((), "slide", ())
 
 
-def _read_tissue(info: SlideInfo, options: PlanOptions) -> RegionFile:
-    if not isinstance(options.tissue, Path):
+def _read_tissue(info: SlideInfo, source: TissueOptions | Path | None) -> RegionFile:
+    if not isinstance(source, Path):
         return _NO_REGIONS
-    size_px = (info.width_px, info.height_px)
-    return read_regions(options.tissue, info.name, size_px, info.bounds, options.roi_origin)
+    # `roi_origin` speaks of the regions, which may come from elsewhere than the tissue.
+    return read_regions(source, info.name, (info.width_px, info.height_px), info.bounds)
 
 
 def _read_roi(info: SlideInfo, options: PlanOptions) -> RegionFile:
     if options.roi is None:
         return _NO_REGIONS
-    if isinstance(options.roi, tuple):
-        return RegionFile(options.roi, "slide", ())
+    if not isinstance(options.roi, str | Path):
+        return RegionFile(tuple(options.roi), "slide", ())
     size_px = (info.width_px, info.height_px)
-    return read_regions(options.roi, info.name, size_px, info.bounds, options.roi_origin)
+    return read_regions(Path(options.roi), info.name, size_px, info.bounds, options.roi_origin)
 
 
 def _tissue_source(
@@ -254,6 +291,11 @@ def find_area(
         inside = find_tissue(read_overview(slide, coarse), model_mpp * factor, tissue)
     else:
         inside = covered(union_of(given), coarse)
+        # The middles of the last pixels may lie beyond the slide, where no outline reaches.
+        if coarse.width_px > 1 and (coarse.width_px - 0.5) * coarse.scale >= slide.info.width_px:
+            inside[:, -1] = inside[:, -2]
+        if coarse.height_px > 1 and (coarse.height_px - 0.5) * coarse.scale >= slide.info.height_px:
+            inside[-1] = inside[-2]
     return AreaMask(coarse, factor, inside)
 
 

@@ -161,12 +161,17 @@ def parse_regions(
             f"{label} holds no area ({'; '.join(warnings) or 'it has no objects'}); at least one "
             f"annotation with an outline is needed: draw one and export it {EXPORT_HINT}"
         )
-    if origin == "auto":
-        used, said = choose_origin(regions, slide_px, bounds, file_origin(document))
+    stated_px = file_origin(document)
+    if stated_px is not None:
+        # A file of ours knows; what the option says is meant for others.
+        used: UsedOrigin = "slide" if stated_px == (0, 0) else "bounds"
+    elif origin == "auto":
+        used, said = choose_origin(regions, slide_px, bounds)
         warnings += [] if said is None else [said]
     else:
         used = origin
-    shift_px = (bounds.x_px, bounds.y_px) if used == "bounds" else (0, 0)
+    corner_px = (bounds.x_px, bounds.y_px) if used == "bounds" else (0, 0)
+    shift_px = corner_px if stated_px is None else stated_px
     placed, clipped = place_regions(regions, shift_px, slide_px)
     refuse_outside(placed, label, slide_name, slide_px, used)
     # Warnings are stored with results, which hold no paths.

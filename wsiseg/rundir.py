@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,21 @@ class RunDir:
         return self.work / f"tile_{tile.row:05d}_{tile.col:05d}.safetensors"
 
 
+def refuse_unwritable(out: Path) -> None:
+    """Raise OutputNotWritable if a folder, or the next one above that exists, is of no use."""
+    folder = out.absolute()
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputNotWritable(
+            f"cannot write in {folder.name or folder} ({error.strerror}); choose a folder you may "
+            "write to"
+        ) from error
+
+
 def read_run_json(path: Path) -> dict[str, Any] | None:
     """Return what a `run.json` says, None if there is none or it is damaged."""
     try:
@@ -132,30 +148,28 @@ def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], name: st
     """
     if found == wanted:
         return
-    there, now = _flat(found), _flat(wanted)
-    differing = ", ".join(
-        f"{key}: {_short(there.get(key))} there, {_short(now.get(key))} now"
-        for key in sorted({*there, *now})
-        if there.get(key) != now.get(key)
-    )
+    differing = ", ".join(_differing("", found, wanted))
     raise OutputExists(
         f"{name} holds another run ({differing}); choose another output folder, or "
         "use --overwrite to delete it"
     )
 
 
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested values under dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{name}.{inner}": deep for inner, deep in _flat(value).items()}
-        else:
-            flat[name] = value
-    return flat
+def _differing(name: str, there: Any, now: Any) -> Iterator[str]:
+    """Yield what differs, under dotted names, as far down as both sides have names."""
+    if isinstance(there, Mapping) and isinstance(now, Mapping) and there.keys() == now.keys():
+        for key in sorted(there):
+            yield from _differing(f"{name}.{key}" if name else key, there[key], now[key])
+    elif not name and isinstance(there, Mapping) and isinstance(now, Mapping):
+        for key in sorted({*there, *now}):
+            yield from _differing(key, there.get(key), now.get(key))
+    elif there != now:
+        yield f"{name}: {_short(there)} there, {_short(now)} now"
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(sorted(value))}}}" if len(value) < 4 else "other settings"
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     return text if len(text) <= 60 else f"{text[:57]}…"
 

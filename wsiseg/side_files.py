@@ -100,11 +100,13 @@ def area_rings(area: AreaMask) -> list[list[NDArray[np.float64]]]:
     return [rings[starts[i] : starts[i + 1]] for i in range(len(outlines))]
 
 
-def write_tissue(path: Path, area: AreaMask, origin_px: tuple[float, float]) -> None:
+def write_tissue(path: Path, plan: RunPlan, origin_px: tuple[float, float]) -> None:
     """Write `tissue.geojson`: a locked annotation QuPath shows and gives back."""
+    # The mask's last pixels reach beyond the slide.
+    size_px = np.array([plan.slide.info.width_px, plan.slide.info.height_px])
     polygons = [
-        [(ring - np.array(origin_px)).round(2).tolist() for ring in rings]
-        for rings in area_rings(area)
+        [(np.minimum(ring, size_px) - np.array(origin_px)).round(2).tolist() for ring in rings]
+        for rings in area_rings(plan.area)
     ]
     annotation = {
         "type": "Feature",

@@ -7,11 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from wsiseg.cell_table import ClassCount, count_classes, count_regions
+from wsiseg.cell_table import ALL_REGIONS, ClassCount, count_classes, count_regions
 from wsiseg.results import Result, class_numbers
-
-ALL_REGIONS = "(all)"
-"""Region of the rows that count every nucleus of a run once."""
 
 
 def slide_stats(results: Sequence[Result]) -> pa.Table:

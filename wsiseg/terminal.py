@@ -107,6 +107,8 @@ def plan_teller(quiet: bool) -> Callable[[RunPlan], None]:
             dim=True,
             err=True,
         )
+        for warning in plan.warnings:
+            typer.secho(f"warning: {warning['message']}", fg="yellow", err=True)
         for warning in plan.first_look:
             typer.secho(f"at first look: {warning['message']}", fg="yellow", err=True)
 

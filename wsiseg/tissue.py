@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg._tissue_glass import glass_colour
+from wsiseg._tissue_glass import PALEST, glass_colour
 from wsiseg._tissue_stain import Stain, measure_stain
 from wsiseg.errors import UsageError
 from wsiseg.ink import Channel, find_ink
@@ -106,6 +106,9 @@ def find_tissue(rgb: NDArray[np.uint8], mpp: float, options: TissueOptions) -> N
     """
     smooth = np.asarray(cv2.GaussianBlur(rgb, (0, 0), 1.0), np.uint8)
     glass = glass_colour(smooth)
+    # What a scanner fills in where it did not look is no other glass than the slide's.
+    rgb = np.where((rgb >= PALEST).all(axis=2, keepdims=True), np.uint8(np.rint(glass)), rgb)
+    smooth = np.asarray(cv2.GaussianBlur(rgb, (0, 0), 1.0), np.uint8)
     ink = find_ink(rgb, mpp, glass).astype(np.uint8)
     stain = measure_stain(rgb, smooth, glass)
     mask = _stained(stain, ink, mpp, options)
@@ -189,6 +192,8 @@ def _noise(excess: Channel, other: NDArray[np.bool_]) -> float:
     pale = ~other[rows] & (np.abs(sample) < 0.05)
     both = pale[:, apart:] & pale[:, :-apart]
     differences = np.abs(sample[:, apart:] - sample[:, :-apart])[both]
+    # Pixels that were filled in are all equal, and say nothing of noise.
+    differences = differences[differences > 0]
     # The median of |difference of two| is 0.954 standard deviations.
     return float(np.median(differences)) / 0.954 if len(differences) else 0.0
 

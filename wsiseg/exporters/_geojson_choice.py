@@ -47,6 +47,9 @@ class GeojsonOptions:
     def __post_init__(self) -> None:
         if self.split is not None and self.split < 1:
             raise UsageError(f"split is {self.split}; give the most nuclei of a file, at least 1")
+        for option, names in (("classes", self.classes), ("regions", self.regions)):
+            if names is not None and not names:
+                raise UsageError(f"{option} names nothing; name at least one, or leave it out")
 
 
 def chosen_batches(result: RegionedResult, options: GeojsonOptions) -> Iterator[pa.RecordBatch]:

@@ -46,5 +46,5 @@ def choose_numerics(
     return Numerics(
         device_kind=kind,
         precision=card.precision.get(kind, "float32") if precision is None else precision,
-        batch_size=_BATCH[kind] if batch_size is None else batch_size,
+        batch_size=_BATCH[kind] if batch_size is None else int(batch_size),
     )
