@@ -24,7 +24,7 @@ def main(run: str, region: str, table: str) -> None:
     for name in result.class_names:
         n = pc.sum(pc.equal(cells["class_name"], name)).as_py() or 0
         print(f"{name:15} {n:8} {n / mm2:8.0f} per mm²")
-    csv.write_csv(cells.drop_columns(["geometry", "bbox"]), table)
+    csv.write_csv(cells.drop_columns(["geometry", "bbox", "region_ids"]), table)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from slow_masks import blobs, polygons_of, real_labels
 
 from wsiseg.errors import OutputNotWritable, ResultNotReadable
 from wsiseg.exporters import parquet, wkb
-from wsiseg.exporters.parquet import CELLS_SCHEMA, CellsWriter
+from wsiseg.exporters.parquet import CELLS_SCHEMA, CellsWriter, RegionColumns
 from wsiseg.geometry import Frame
 from wsiseg.records import UNKNOWN_CLASS
 
@@ -29,7 +29,8 @@ COLUMNS = [
     *("cell_id", "uuid", "class_name", "class_prob", "nucleus_prob", "x", "y", "x_um", "y_um"),
     *("area_um2", "perimeter_um", "major_axis_um", "minor_axis_um", "eccentricity", "solidity"),
     *("circularity", "orientation_rad", "hematoxylin_od_mean", "hematoxylin_od_sd"),
-    *("eosin_od_mean", "eosin_od_sd", "region", "cut", "geometry", "bbox"),
+    *("eosin_od_mean", "eosin_od_sd", "region", "region_class", "region_ids"),
+    *("cut", "geometry", "bbox"),
 ]
 MEASURED = COLUMNS[COLUMNS.index("area_um2") : COLUMNS.index("hematoxylin_od_mean")]
 
@@ -63,7 +64,7 @@ def slow_rows(parts: Parts, scale: float) -> list[dict[str, object]]:
             "x_um": x * SLIDE_MPP,
             "y_um": y * SLIDE_MPP,
             **{name: float(np.float32(getattr(measured, name)[i])) for name in MEASURED},
-            **dict.fromkeys(COLUMNS[COLUMNS.index("hematoxylin_od_mean") :][:5]),
+            **dict.fromkeys(COLUMNS[COLUMNS.index("hematoxylin_od_mean") :][:7]),
             "cut": bool(instances.cut[i]),
             "geometry": shapely.to_wkb(geometry, byte_order=1),
             "bbox": dict(zip(("xmin", "ymin", "xmax", "ymax"), geometry.bounds, strict=True)),
@@ -123,9 +124,22 @@ def test_row_groups_are_full_whatever_the_pieces(tmp_path, monkeypatch):
 
 def test_regions_are_carried(tmp_path):
     cells = cells_of(blobs(5), seed=5)
-    regions = [None if i % 3 else f"core {i}" for i in range(len(cells))]
+    names = [None if i % 3 else f"core {i}" for i in range(len(cells))]
+    classes = [None if i % 2 else "Tumor" for i in range(len(cells))]
+    ids = [list(range(i % 4)) for i in range(len(cells))]
+    regions = region_columns(names, classes, ids)
     table = write(tmp_path / "cells.parquet", [parts_of(cells, 0.5)], regions=regions)
-    assert table["region"].to_pylist() == regions
+    assert table["region"].to_pylist() == names
+    assert table["region_class"].to_pylist() == classes
+    assert table["region_ids"].to_pylist() == ids
+
+
+def region_columns(names, classes, ids):
+    return RegionColumns(
+        pa.array(names, pa.string()),
+        pa.array(classes, pa.string()),
+        pa.array(ids, pa.list_(pa.uint16())),
+    )
 
 
 def test_undefined_measurements_are_null(tmp_path):
@@ -236,8 +250,9 @@ def test_parts_of_other_lengths_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match="all lengths must be"):
             write(tmp_path / "cells.parquet", [wrong])
+    one = region_columns(["a"], ["b"], [[0]])
     with pytest.raises(ValueError, match="all lengths must be"):
-        write(tmp_path / "cells.parquet", [(cells, outlines, measured, uuids)], regions=["a"])
+        write(tmp_path / "cells.parquet", [(cells, outlines, measured, uuids)], regions=one)
     assert list(tmp_path.iterdir()) == []
 
 

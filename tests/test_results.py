@@ -260,7 +260,7 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         assert (group, name) == ("wsiseg.exporters", "note")
         return exporter
 
-    monkeypatch.setattr("wsiseg.results.load_plugin", load)
+    monkeypatch.setattr("wsiseg.exporters.load_plugin", load)
     return calls
 
 
