@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -195,3 +196,52 @@ def test_listing_slides_does_not_wait_for_torch() -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("column", ["override-mpp", "--override_mpp", "Override MPP"])
+def test_an_option_may_be_spelt_as_at_the_command_line(column: str, tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text(f"slide,{column}\na.svs,0.5\n")
+    (entry,) = list_slides([tmp_path / "l.csv"])
+    assert entry.override_mpp == 0.5
+
+
+@pytest.mark.parametrize("column", ["mpp_x", "mpp (µm)", "overide_mpp", "tissues", "modell"])
+def test_a_column_that_seems_meant_for_us_is_not_passed_over(column: str, tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text(f"slide,{column}\na.svs,0.5\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"l\.csv, line 1.*unknown column.*override_mpp"):
+        list_slides([tmp_path / "l.csv"])
+
+
+def test_a_cohorts_own_columns_are_ignored(tmp_path: Path) -> None:
+    names = (
+        "patient,stain,scanner,magnification,modality,tissue_type,tissue_site,model_year,roi_count"
+    )
+    (tmp_path / "l.csv").write_text(f"slide,{names}\na.svs,{names}\n")
+    assert list_slides([tmp_path / "l.csv"]) == [SlideEntry(tmp_path / "a.svs")]
+
+
+def test_a_dicom_folder_may_hold_other_files(tmp_path: Path) -> None:
+    folder = tmp_path / "slides" / "case 7"
+    folder.mkdir(parents=True)
+    for name in ("0.dcm", "1.dcm", "README.txt"):
+        (folder / name).touch()
+    assert list_slides([folder]) == [SlideEntry(folder)]
+    (tmp_path / "slides/a.png").touch()
+    both = list_slides([tmp_path / "slides"])
+    assert both == [SlideEntry(tmp_path / "slides/a.png"), SlideEntry(folder)]
+    (folder / "b.svs").touch()
+    with pytest.raises(UsageError, match="DICOM files .* and other slides"):
+        list_slides([folder])
+
+
+def test_results_are_no_slides(tmp_path: Path) -> None:
+    run = tmp_path / "a.svs.wsiseg"
+    run.mkdir()
+    (run / "overlay.png").touch()
+    with pytest.raises(UsageError, match="holds results"):
+        list_slides([run])
+
+
+def test_an_entry_takes_text_for_paths() -> None:
+    entry: Any = SlideEntry("a.svs", roi="r.geojson")  # type: ignore[arg-type]
+    assert entry == SlideEntry(Path("a.svs"), roi=Path("r.geojson"))

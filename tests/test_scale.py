@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -150,3 +151,24 @@ def test_enlarging_beyond_use_is_refused_unless_forced(enlarged: float) -> None:
     forced = warn(enlarged, force=True)
     assert forced is not None
     assert f"enlarged {enlarged:.1f} times" in forced
+
+
+@pytest.mark.parametrize("mpp", [0.0005, 50.0])
+def test_what_no_slide_has_is_not_believed(mpp: float) -> None:
+    with pytest.raises(ScaleRefused, match=r"no slide has.*--override-mpp"):
+        resolve_scale("a", mpp, mpp, None, ScaleOptions())
+    found = resolve_scale("a", mpp, mpp, None, ScaleOptions(override_mpp=0.5))
+    assert (found.mpp, found.source) == (0.5, "overridden")
+
+
+def test_numbers_of_numpy_become_plain() -> None:
+    assert type(ScaleOptions(mpp=np.float32(0.5)).mpp) is float
+
+
+def test_what_was_forced_says_so() -> None:
+    forced = upsampling_warning("a", 1.0, 0.25, ScaleOptions(force=True))
+    assert forced is not None
+    assert "--force-scale" in forced
+    usual = upsampling_warning("a", 0.5, 0.25, ScaleOptions(force=True))
+    assert usual is not None
+    assert "--force-scale" not in usual

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from slide_files import refusal
 
-from wsiseg.errors import MissingDependency, UnknownName
+from wsiseg.errors import MissingDependency, SlideNotReadable, UnknownName
 from wsiseg.geometry import Box
 from wsiseg.slides import image as image_reader
 from wsiseg.slides import open_slide
@@ -371,3 +372,25 @@ def test_every_byte_cut_off_a_pyramid_is_noticed(tmp_path: Path) -> None:
             for n_bytes in (5, 8, 17, 300, len(whole) // 2, len(whole) - 200, len(whole) - 1):
                 path.write_bytes(whole[:n_bytes])
                 assert "is truncated" in str(truncation(path)), (big, order, n_bytes)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are text there")
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.png"))
+    with path.open("wb") as file:
+        Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(file, "PNG")
+    with pytest.raises(SlideNotReadable, match="not UTF-8; rename") as caught:
+        open_slide(path)
+    assert str(caught.value).encode()
+
+
+def test_hidden_levels_do_not_hide_the_scale(tmp_path: Path) -> None:
+    rgb = np.random.default_rng(0).integers(0, 255, (512, 512, 3), np.uint8)
+    path = tmp_path / "vips.tif"
+    tiled: Any = {"tile": (256, 256), "photometric": "rgb", "metadata": None}
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(rgb, subifds=1, resolution=(40000, 40000), resolutionunit="CENTIMETER", **tiled)
+        tiff.write(rgb[::2, ::2], subfiletype=1, **tiled)
+    with open_slide(path) as slide:
+        assert len(slide.info.levels) == 2
+        assert slide.info.mpp_x == slide.info.mpp_y == pytest.approx(0.25)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ OPTION_COLUMNS = (
 )
 """Columns that say something about a slide."""
 
+_NEARLY_EQUAL = 0.9
+"""How alike a column and an option must be for the one to be a slip of the other."""
 _DELIMITERS = (",", ";", "\t")
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 _YES_NO = {
@@ -130,16 +133,15 @@ def _header(list_path: Path, lines: list[str]) -> tuple[int, str, int]:
 def _read_header(list_path: Path, line: int, header: str) -> _Table:
     """Find the delimiter: the one that splits the header into a slide column and most others."""
     best: _Table | None = None
+    best_names: list[str] = []
     for delimiter in _DELIMITERS:
-        names = [
-            name.strip().casefold() for name in next(csv.reader([header], delimiter=delimiter))
-        ]
+        names = [_column(cell) for cell in next(csv.reader([header], delimiter=delimiter))]
         slide = next((name for name in SLIDE_COLUMNS if name in names), None)
         if slide is None or (best is not None and best.width >= len(names)):
             continue
         used = [slide, *(name for name in OPTION_COLUMNS if name in names)]
         columns = {"slide" if name == slide else name: names.index(name) for name in used}
-        best = _Table(list_path, delimiter, columns, len(names))
+        best, best_names = _Table(list_path, delimiter, columns, len(names)), names
         for name in used:
             if names.count(name) > 1:
                 raise best.refuse(line, f"has {names.count(name)} columns {name}; keep one")
@@ -149,8 +151,25 @@ def _read_header(list_path: Path, line: int, header: str) -> _Table:
             f"{list_path.name}, line {line}: no column slide in the header ({found}); name the "
             f"column of the slides' files {', '.join(SLIDE_COLUMNS[:-1])} or {SLIDE_COLUMNS[-1]}"
         )
+    _refuse_misspelt(best, line, best_names)
     # A list of one column has no delimiter, and file names may hold commas.
     return best if best.width > 1 else _Table(list_path, "\t", best.columns, 1)
+
+
+def _column(cell: str) -> str:
+    """Return a column's name as it is compared: `--override-mpp` is `override_mpp`."""
+    return re.sub(r"[\s-]+", "_", cell.strip().casefold()).strip("_")
+
+
+def _refuse_misspelt(table: _Table, line: int, names: Sequence[str]) -> None:
+    """Raise UsageError for a column that seems meant for us, but would be passed over."""
+    for name in names:
+        if name in OPTION_COLUMNS or name in SLIDE_COLUMNS:
+            continue
+        near = difflib.get_close_matches(name, OPTION_COLUMNS, 1, _NEARLY_EQUAL)
+        if near or "mpp" in re.split(r"[^a-z]+", name):
+            known = ", ".join(OPTION_COLUMNS)
+            raise table.refuse(line, f"has an unknown column {name}; known: {known}: rename it")
 
 
 def _values(table: _Table, line: int, cells: list[str]) -> dict[str, object]:

@@ -37,6 +37,11 @@ class SlideEntry:
     tissue: str | None = None
     """`auto`, `none`, or a GeoJSON file."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+        if self.roi is not None:
+            object.__setattr__(self, "roi", Path(self.roi))
+
 
 @dataclass(frozen=True, slots=True)
 class _Found:
@@ -51,8 +56,8 @@ def list_slides(paths: Iterable[Path]) -> list[SlideEntry]:
 
     A file is taken as it is, whatever its suffix, even if it does not exist: that slide fails
     later, alone.  A folder is searched, without its folders, for `SLIDE_SUFFIXES`; hidden
-    files are skipped.  A folder of nothing but DICOM files is one slide, and so is such a
-    folder in a folder that is searched.  The data folder beside an MRXS file is part of
+    files are skipped.  A folder whose only slide files are DICOM's is one slide, and so is
+    such a folder in a folder that is searched.  The data folder beside an MRXS file is part of
     that slide.  A `.csv` or `.tsv` file is a list of slides: a header with a column `slide`
     (or `path`, `file`, `filename`, `image`), and any of `mpp`, `override_mpp`,
     `mpp_from_objective`, `model`, `roi`, `tissue`; other columns are ignored, empty cells say
@@ -92,9 +97,18 @@ def _search(folder: Path, given: list[Path]) -> list[Path]:
         if index in given:
             return []
         raise UsageError(f"{folder} is the data folder of an MRXS slide; give {index.name}")
+    if _is_result(folder):
+        raise UsageError(f"{folder} holds results, no slides; give the folder of the slides")
     content = _visible(folder)
     if _is_dicom(content):
         return [folder]
+    mixed = [path for path in content if path.suffix.lower() == ".dcm" and path.is_file()]
+    # One is a slide like any other; of several nobody can tell which belong together.
+    if len(mixed) > 1:
+        raise UsageError(
+            f"{folder} holds DICOM files ({mixed[0].name}) and other slides; put the files of each "
+            "DICOM slide into a folder of its own"
+        )
     found = [path for path in content if _is_slide(path)]
     if not found:
         raise UsageError(
@@ -106,14 +120,18 @@ def _search(folder: Path, given: list[Path]) -> list[Path]:
 
 def _is_slide(path: Path) -> bool:
     if path.is_dir():
-        return _is_dicom(_visible(path))
+        return not _is_result(path) and _is_dicom(_visible(path))
     return path.suffix.lower() in SLIDE_SUFFIXES
 
 
 def _is_dicom(content: list[Path]) -> bool:
-    """Return whether these are the files of one DICOM slide, and nothing else."""
-    files = [path for path in content if path.name != "DICOMDIR"]
-    return bool(files) and all(path.suffix.lower() == ".dcm" and path.is_file() for path in files)
+    """Return whether these are the files of one DICOM slide, and none of another slide."""
+    slides = [path for path in content if path.is_file() and path.suffix.lower() in SLIDE_SUFFIXES]
+    return bool(slides) and all(path.suffix.lower() == ".dcm" for path in slides)
+
+
+def _is_result(folder: Path) -> bool:
+    return folder.suffix == ".wsiseg" or (folder / "run.json").is_file()
 
 
 def _visible(folder: Path) -> list[Path]:

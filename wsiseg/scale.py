@@ -37,6 +37,10 @@ class ScaleOptions:
     """Enlarge beyond what is sensible."""
 
     def __post_init__(self) -> None:
+        for field in ("mpp", "override_mpp"):
+            if getattr(self, field) is not None:
+                # A NumPy number would not go into a record.
+                object.__setattr__(self, field, float(getattr(self, field)))
         for option, value in (("--mpp", self.mpp), ("--override-mpp", self.override_mpp)):
             low, high = PLAUSIBLE_MPP
             if value is not None and not (math.isfinite(value) and low <= value <= high):
@@ -94,6 +98,12 @@ def resolve_scale(
             "resample the slide, or give one value with --override-mpp"
         )
     mpp = (mpp_x + mpp_y) / 2
+    low, high = PLAUSIBLE_MPP
+    if not low <= mpp <= high:
+        raise ScaleRefused(
+            f"{name}: the file says {mpp:g} µm/px, which no slide has ({low:g} to {high:g} are "
+            "plausible); give the right one with --override-mpp"
+        )
     if options.mpp is not None and abs(options.mpp - mpp) > CONTRADICTION * mpp:
         raise ScaleRefused(
             f"{name}: --mpp {options.mpp:g} contradicts the file's {mpp:g} µm/px; leave --mpp "
@@ -137,8 +147,9 @@ def upsampling_warning(
             "trusted; use a finer scan, or --force-scale"
         )
     if enlarged > UPSAMPLING_WARNED:
+        forced = " (--force-scale)" if enlarged > UPSAMPLING_REFUSED else ""
         return (
             f"{slide_mpp:g} µm/px is enlarged {enlarged:.1f} times for a model at "
-            f"{model_mpp:g} µm/px; expect fewer and coarser nuclei than from a finer scan"
+            f"{model_mpp:g} µm/px{forced}; expect fewer and coarser nuclei than from a finer scan"
         )
     return None

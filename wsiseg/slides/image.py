@@ -91,6 +91,8 @@ def _open_pyramid(path: Path) -> Slide:
     except LIBRARY_ERRORS as error:
         raise _not_decoded(path, error) from error
     levels, (mpp_x, mpp_y) = source.levels, ome_mpp(source.description)
+    if mpp_x is None or mpp_y is None:
+        mpp_x, mpp_y = source.resolution_mpp
     info = SlideInfo(
         name=path.name,
         reader="image",

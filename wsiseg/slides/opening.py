@@ -102,6 +102,11 @@ def _refuse_no_slide(path: Path) -> None:
     """Refuse what is missing, empty, or neither a file nor a folder, without opening it first."""
     name = _shown(path)
     try:
+        path.name.encode()
+    except UnicodeEncodeError as error:
+        shown = name.encode("utf-8", "backslashreplace").decode()
+        raise SlideNotReadable(f"{shown}: its name is not UTF-8; rename the file") from error
+    try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             next(path.iterdir(), None)

@@ -17,10 +17,20 @@ from numpy.typing import NDArray
 from wsiseg.geometry import Box
 from wsiseg.slides.blocks import tile_not_readable
 from wsiseg.slides.protocol import WHITE, Level
-from wsiseg.slides.tiff import LIBRARY_ERRORS, without_alpha
+from wsiseg.slides.tiff import LIBRARY_ERRORS, credible_mpp, without_alpha
 
 _SIZE_TOLERANCE_PX = 2
 """A level's size is rounded, up or down, once or at every level in turn."""
+
+
+_UM_PER_UNIT = {2: 25_400.0, 3: 10_000.0}
+"""By the value of ResolutionUnit (TIFF 6.0, section 8): inch, centimetre."""
+
+
+def _tag(page: Any, name: str) -> Any:
+    """Return a tag's value, None without it."""
+    tag = page.tags.get(name)
+    return None if tag is None else tag.value
 
 
 def has_hidden_levels(path: Path) -> bool:
@@ -58,6 +68,22 @@ class TiffLevels:
     def description(self) -> str:
         """The first image's description; OME-XML, if it is OME-TIFF."""
         return str(self._pages[0].description)
+
+    @property
+    def resolution_mpp(self) -> tuple[float | None, float | None]:
+        """µm per pixel in x and y as the tags of the finest level give it, as OpenSlide reads it.
+
+        Only where a unit of length is named; the dots per inch of a screen are no scale.
+        """
+        um = _UM_PER_UNIT.get(_tag(self._pages[0], "ResolutionUnit"))
+        if um is None:
+            return None, None
+        found = []
+        for name in ("XResolution", "YResolution"):
+            value = _tag(self._pages[0], name)
+            usable = isinstance(value, tuple) and value[0] > 0 and value[1] > 0
+            found.append(credible_mpp(um * value[1] / value[0]) if usable else None)
+        return found[0], found[1]
 
     @property
     def levels(self) -> tuple[Level, ...]:
