@@ -230,7 +230,7 @@ def test_a_dicom_folder_may_hold_other_files(tmp_path: Path) -> None:
     both = list_slides([tmp_path / "slides"])
     assert both == [SlideEntry(tmp_path / "slides/a.png"), SlideEntry(folder)]
     (folder / "b.svs").touch()
-    with pytest.raises(UsageError, match="DICOM files .* and other slides"):
+    with pytest.raises(UsageError, match=r"DICOM files .* and other slides"):
         list_slides([folder])
 
 
