@@ -205,7 +205,7 @@ def test_an_option_may_be_spelt_as_at_the_command_line(column: str, tmp_path: Pa
     assert entry.override_mpp == 0.5
 
 
-@pytest.mark.parametrize("column", ["mpp_x", "mpp (µm)", "overide_mpp", "tissues", "modell"])
+@pytest.mark.parametrize("column", ["mpp_x", "mpp (µm)", "overide_mpp", "tissues", "modle", "rois"])
 def test_a_column_that_seems_meant_for_us_is_not_passed_over(column: str, tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_text(f"slide,{column}\na.svs,0.5\n", encoding="utf-8")
     with pytest.raises(UsageError, match=r"l\.csv, line 1.*unknown column.*override_mpp"):
@@ -213,9 +213,7 @@ def test_a_column_that_seems_meant_for_us_is_not_passed_over(column: str, tmp_pa
 
 
 def test_a_cohorts_own_columns_are_ignored(tmp_path: Path) -> None:
-    names = (
-        "patient,stain,scanner,magnification,modality,tissue_type,tissue_site,model_year,roi_count"
-    )
+    names = "patient,stain,scanner,magnification,modality,tissue_type,model_year,roi_count,issue"
     (tmp_path / "l.csv").write_text(f"slide,{names}\na.svs,{names}\n")
     assert list_slides([tmp_path / "l.csv"]) == [SlideEntry(tmp_path / "a.svs")]
 
@@ -230,8 +228,9 @@ def test_a_dicom_folder_may_hold_other_files(tmp_path: Path) -> None:
     both = list_slides([tmp_path / "slides"])
     assert both == [SlideEntry(tmp_path / "slides/a.png"), SlideEntry(folder)]
     (folder / "b.svs").touch()
-    with pytest.raises(UsageError, match=r"DICOM files .* and other slides"):
-        list_slides([folder])
+    for given in (folder, folder.parent):
+        with pytest.raises(UsageError, match=r"DICOM files .* and other slides"):
+            list_slides([given])
 
 
 def test_results_are_no_slides(tmp_path: Path) -> None:

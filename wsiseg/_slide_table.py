@@ -22,7 +22,7 @@ OPTION_COLUMNS = (
 )
 """Columns that say something about a slide."""
 
-_NEARLY_EQUAL = 0.9
+_NEARLY_EQUAL = 0.83
 """How alike a column and an option must be for the one to be a slip of the other."""
 _DELIMITERS = (",", ";", "\t")
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
@@ -135,13 +135,14 @@ def _read_header(list_path: Path, line: int, header: str) -> _Table:
     best: _Table | None = None
     best_names: list[str] = []
     for delimiter in _DELIMITERS:
-        names = [_column(cell) for cell in next(csv.reader([header], delimiter=delimiter))]
+        cells = next(csv.reader([header], delimiter=delimiter))
+        names = [_column(cell) for cell in cells]
         slide = next((name for name in SLIDE_COLUMNS if name in names), None)
         if slide is None or (best is not None and best.width >= len(names)):
             continue
         used = [slide, *(name for name in OPTION_COLUMNS if name in names)]
         columns = {"slide" if name == slide else name: names.index(name) for name in used}
-        best, best_names = _Table(list_path, delimiter, columns, len(names)), names
+        best, best_names = _Table(list_path, delimiter, columns, len(names)), cells
         for name in used:
             if names.count(name) > 1:
                 raise best.refuse(line, f"has {names.count(name)} columns {name}; keep one")
@@ -161,15 +162,25 @@ def _column(cell: str) -> str:
     return re.sub(r"[\s-]+", "_", cell.strip().casefold()).strip("_")
 
 
-def _refuse_misspelt(table: _Table, line: int, names: Sequence[str]) -> None:
+def _refuse_misspelt(table: _Table, line: int, cells: Sequence[str]) -> None:
     """Raise UsageError for a column that seems meant for us, but would be passed over."""
-    for name in names:
+    for cell in cells:
+        name = _column(cell)
         if name in OPTION_COLUMNS or name in SLIDE_COLUMNS:
             continue
-        near = difflib.get_close_matches(name, OPTION_COLUMNS, 1, _NEARLY_EQUAL)
-        if near or "mpp" in re.split(r"[^a-z]+", name):
-            known = ", ".join(OPTION_COLUMNS)
-            raise table.refuse(line, f"has an unknown column {name}; known: {known}: rename it")
+        words = re.split(r"[\W_]+", name)
+        is_mpp = any(word.startswith("mpp") or word.endswith("mpp") for word in words)
+        if is_mpp or any(_is_slip(name, known) for known in OPTION_COLUMNS):
+            known = ", ".join((SLIDE_COLUMNS[0], *OPTION_COLUMNS))
+            raise table.refuse(
+                line, f"has an unknown column {cell.strip()}; known: {known}: rename it"
+            )
+
+
+def _is_slip(name: str, known: str) -> bool:
+    """Return whether a name was probably meant to be another, letters missing or turned round."""
+    alike = difflib.SequenceMatcher(None, name, known).ratio() >= _NEARLY_EQUAL
+    return name[:1] == known[:1] and (alike or sorted(name) == sorted(known))
 
 
 def _values(table: _Table, line: int, cells: list[str]) -> dict[str, object]:

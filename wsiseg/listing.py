@@ -102,13 +102,7 @@ def _search(folder: Path, given: list[Path]) -> list[Path]:
     content = _visible(folder)
     if _is_dicom(content):
         return [folder]
-    mixed = [path for path in content if path.suffix.lower() == ".dcm" and path.is_file()]
-    # One is a slide like any other; of several nobody can tell which belong together.
-    if len(mixed) > 1:
-        raise UsageError(
-            f"{folder} holds DICOM files ({mixed[0].name}) and other slides; put the files of each "
-            "DICOM slide into a folder of its own"
-        )
+    _refuse_mixed(folder, content)
     found = [path for path in content if _is_slide(path)]
     if not found:
         raise UsageError(
@@ -120,7 +114,13 @@ def _search(folder: Path, given: list[Path]) -> list[Path]:
 
 def _is_slide(path: Path) -> bool:
     if path.is_dir():
-        return not _is_result(path) and _is_dicom(_visible(path))
+        if _is_result(path):
+            return False
+        content = _visible(path)
+        if _is_dicom(content):
+            return True
+        _refuse_mixed(path, content)
+        return False
     return path.suffix.lower() in SLIDE_SUFFIXES
 
 
@@ -130,8 +130,21 @@ def _is_dicom(content: list[Path]) -> bool:
     return bool(slides) and all(path.suffix.lower() == ".dcm" for path in slides)
 
 
+def _refuse_mixed(folder: Path, content: list[Path]) -> None:
+    """Raise UsageError for several DICOM files beside other slides.
+
+    One is a slide like any other; of several nobody can tell which belong together.
+    """
+    mixed = [path for path in content if path.suffix.lower() == ".dcm" and path.is_file()]
+    if len(mixed) > 1:
+        raise UsageError(
+            f"{folder} holds DICOM files ({mixed[0].name}) and other slides; put the files of each "
+            "DICOM slide into a folder of its own"
+        )
+
+
 def _is_result(folder: Path) -> bool:
-    return folder.suffix == ".wsiseg" or (folder / "run.json").is_file()
+    return folder.resolve().suffix == ".wsiseg" or (folder / "run.json").is_file()
 
 
 def _visible(folder: Path) -> list[Path]:
