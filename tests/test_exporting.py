@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ from typer.testing import CliRunner
 
 import wsiseg
 from wsiseg.cli import app
-from wsiseg.errors import OutputExists, OutputNotWritable, UnknownName, UsageError
+from wsiseg.errors import (
+    OutputExists,
+    OutputNotWritable,
+    ResultNotReadable,
+    UnknownName,
+    UsageError,
+)
 from wsiseg.testing.models import LocalNetwork
 from wsiseg.testing.painted import paint_tissue
 from wsiseg.testing.slides import ArraySlide
@@ -104,3 +111,36 @@ def test_the_command_says_what_it_wrote(results: list[wsiseg.Result], tmp_path: 
         "1.svs-001.geojson.gz",
         "2.svs-001.geojson.gz",
     ]
+
+
+def test_an_unreadable_run_does_not_stop_the_others(
+    results: list[wsiseg.Result], tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(results[0].path, runs / "1.svs.wsiseg")
+    (runs / "2.svs.wsiseg").mkdir()
+    (runs / "2.svs.wsiseg" / "run.json").write_text("{")
+    options = ["--format", "geojson", "--to", f"{tmp_path}/all/"]
+    done = CliRunner().invoke(app, ["export", str(runs), *options])
+    assert done.exit_code == 3
+    assert done.stderr.startswith("not exported: ")
+    assert done.stdout.split() == [str(tmp_path / "all/1.svs.geojson.gz")]
+
+
+def test_masks_with_a_file_that_lost_its_content_are_refused(
+    results: list[wsiseg.Result], tmp_path: Path
+) -> None:
+    shutil.copytree(results[0].path, tmp_path / "1.svs.wsiseg")
+    shards = (tmp_path / "1.svs.wsiseg/masks.zarr/labels/nuclei/0").rglob("c/*/*")
+    next(path for path in shards if path.is_file()).write_bytes(b"")
+    result = wsiseg.open_result(tmp_path / "1.svs.wsiseg")
+    with pytest.raises(ResultNotReadable, match="empty"):
+        wsiseg.export_runs([result], "ome-zarr", f"{tmp_path}/new/", {"version": "0.4"})
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_name_with_a_comma_stands_in_quotes(results: list[wsiseg.Result], tmp_path: Path) -> None:
+    options = ["--format", "geojson", "--to", f"{tmp_path}/x", "--regions", '"A, 1",B']
+    done = CliRunner().invoke(app, ["export", str(results[0].path), *options])
+    assert done.exit_code == 2
+    assert "'A, 1'" in done.stderr

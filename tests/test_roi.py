@@ -241,7 +241,10 @@ def test_tissue_given_back_unedited_is_the_same(
     assert written == (first.path / "tissue.geojson").read_bytes()
 
 
-@pytest.mark.parametrize("wrong", [{"tissue": 3}, {"roi": 3}, {"roi": ()}, {"roi_origin": "Slide"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"tissue": 3}, {"roi": 3}, {"roi": ()}, {"roi": ["r.geojson"]}, {"roi_origin": "Slide"}],
+)
 def test_options_of_another_kind_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
         PlanOptions(**wrong)

@@ -17,7 +17,7 @@ import wsiseg
 from wsiseg.api import plan_slide
 from wsiseg.errors import WarningsRefused
 from wsiseg.models import ModelCard
-from wsiseg.pipeline import RunHere, run_directory, segment_planned
+from wsiseg.pipeline import RunHere, refuse_as_a_run_would, run_directory, segment_planned
 from wsiseg.testing.models import LocalNetwork
 from wsiseg.testing.slides import ArraySlide
 
@@ -100,6 +100,7 @@ def test_a_finished_run_without_warnings_passes_whatever_its_first_look(
     folder = run_directory(tmp_path, "array.png")
     again = segment_planned(doubtful, folder, RunHere(), strict=True)
     assert again.run == result.run
+    assert refuse_as_a_run_would(doubtful, folder, overwrite=False, strict=True)
     with pytest.raises(WarningsRefused, match=r"blurred.*nothing was run"):
         segment_planned(doubtful, run_directory(tmp_path / "2", "a"), RunHere(), strict=True)
 

@@ -21,8 +21,7 @@ from wsiseg.pipeline import (
     Progress,
     RunHere,
     TileRunner,
-    refuse_another_run,
-    refuse_warnings,
+    refuse_as_a_run_would,
     run_directory,
     segment_planned,
 )
@@ -303,14 +302,11 @@ def _estimate(
 ) -> SlideEstimate:
     name = plan.slide.info.name
     warnings = [*plan.warnings, *plan.first_look]
-    if strict:
-        refuse_warnings(name, warnings, "nothing was run")
     folder = run_directory(out, name)
+    refuse_as_a_run_would(plan, folder, overwrite, strict)
     if overwrite:
         # What is there would be deleted; in a folder that cannot be, nothing is done yet.
         folder = run_directory(out / "none", name)
-    else:
-        refuse_another_run(folder, plan)
     refuse_unwritable(out)
     predictors = 1 if plan.numerics.device_kind == "cuda" else cpu_predictors()
     need = estimate(plan, folder, predictors, compute.workers, formats)

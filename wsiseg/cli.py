@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import enum
 import io
 import sys
@@ -13,7 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 import wsiseg
-from wsiseg.errors import Interrupted, UnknownName, UsageError, WsisegError
+from wsiseg.errors import (
+    Interrupted,
+    ResultNotReadable,
+    UnknownName,
+    UsageError,
+    WsisegError,
+)
 from wsiseg.terminal import (
     estimate_rows,
     plan_teller,
@@ -217,10 +224,22 @@ def export(
         "version": ome_zarr,
     }
     chosen = {name: value for name, value in given.items() if value is not None}
+    unread: list[WsisegError] = []
     with _errors_to_exit_codes():
-        results = [wsiseg.open_result(run) for run in wsiseg.find_results(runs)]
+        results = []
+        for run in wsiseg.find_results(runs):
+            try:
+                results.append(wsiseg.open_result(run))
+            except ResultNotReadable as error:
+                unread.append(error)
+        if unread and not results:
+            raise unread[0]
         for path in wsiseg.export_runs(results, format, to, chosen):
             typer.echo(path)
+    for reason in unread:
+        typer.secho(f"not exported: {reason}", fg="red", err=True)
+    if unread:
+        raise typer.Exit(SOME_FAILED)
 
 
 @app.command()
@@ -267,10 +286,14 @@ def main() -> None:
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
-    """Return the parts of a list separated by commas; None if there is no list."""
+    """Return the parts of a list separated by commas; None if there is no list.
+
+    A name that holds a comma stands in double quotes.
+    """
     if text is None:
         return None
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    parts = next(csv.reader([text], skipinitialspace=True), [])
+    return tuple(name.strip() for name in parts if name.strip())
 
 
 def _finish_dry_run(outcomes: list[Any]) -> NoReturn:

@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from wsiseg.errors import OutputExists, OutputNotWritable, UsageError, WsisegError
+from wsiseg.errors import OutputExists, OutputNotWritable, UsageError
 from wsiseg.exporters import ExporterProtocol, find_exporter
 from wsiseg.results import Result
 
@@ -120,7 +120,7 @@ def _way(target: Path, is_folder: bool) -> Iterator[None]:
         ) from error
     try:
         yield
-    except WsisegError:
+    except BaseException:
         with suppress(OSError):
             for folder in new:
                 folder.rmdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +115,8 @@ def _search(folder: Path, given: list[Path]) -> list[Path]:
 
 def _is_slide(path: Path) -> bool:
     if path.is_dir():
-        if _is_result(path):
+        # What may not be read is refused if it was named, not if it lies beside slides.
+        if _is_result(path) or not os.access(path, os.R_OK | os.X_OK):
             return False
         content = _visible(path)
         if _is_dicom(content):
@@ -144,7 +146,7 @@ def _refuse_mixed(folder: Path, content: list[Path]) -> None:
 
 
 def _is_result(folder: Path) -> bool:
-    return folder.resolve().suffix == ".wsiseg" or (folder / "run.json").is_file()
+    return folder.resolve().suffix == ".wsiseg" or os.path.isfile(folder / "run.json")  # noqa: PTH113 - no error where one may not look
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -181,11 +181,8 @@ def segment_planned(
     tell = progress or _say_nothing
     for name in formats:
         find_exporter(name)
-    done = not overwrite and is_finished(folder, plan)
-    if strict and not done:
-        refuse_warnings(plan.slide.info.name, [*plan.warnings, *plan.first_look], "nothing was run")
+    done = refuse_as_a_run_would(plan, folder, overwrite, strict)
     if overwrite:
-        refuse_deleting_input(folder, plan)
         delete(folder.path)
     elif done:
         # Left by a call that was stopped between its last two steps.
@@ -222,9 +219,26 @@ def refuse_warnings(name: str, warnings: Sequence[Mapping[str, str]], state: str
         raise WarningsRefused(f"{name}: {said} ({state}; leave --strict out to accept this)")
 
 
-def refuse_another_run(folder: RunDir, plan: RunPlan) -> None:
-    """Raise OutputExists if a directory holds another run, or something else."""
-    is_finished(folder, plan)
+def refuse_as_a_run_would(plan: RunPlan, folder: RunDir, overwrite: bool, strict: bool) -> bool:
+    """Raise what a run raises before it makes anything; return whether it is finished already.
+
+    Raises
+    ------
+    OutputExists
+        If the directory holds another run, or something else.
+    WarningsRefused
+        If `strict` and there are warnings.
+    UsageError
+        If `overwrite` would delete what the plan was made from.
+    """
+    done = not overwrite and is_finished(folder, plan)
+    if strict and not done:
+        refuse_warnings(plan.slide.info.name, [*plan.warnings, *plan.first_look], "nothing was run")
+    if strict and done:
+        _judged(open_result(folder.path), strict)
+    if overwrite:
+        refuse_deleting_input(folder, plan)
+    return done
 
 
 def _judged(result: Result, strict: bool) -> Result:

@@ -77,6 +77,8 @@ class PlanOptions:
                 f"roi is {self.roi!r}; a GeoJSON file, regions, or None for all of the slide is "
                 "needed"
             )
+        if isinstance(self.roi, tuple) and not all(isinstance(one, Region) for one in self.roi):
+            raise UsageError(f"roi is {self.roi!r}; one GeoJSON file, or Region objects, is needed")
         if self.roi == ():
             raise UsageError("roi has no region; give at least one, or None for all of the slide")
         if self.roi_origin not in get_args(RoiOrigin):

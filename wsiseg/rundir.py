@@ -164,7 +164,7 @@ def _differing(name: str, there: Any, now: Any) -> Iterator[str]:
         for key in sorted({*there, *now}):
             yield from _differing(key, there.get(key), now.get(key))
     elif there != now:
-        yield f"{name}: {_short(there)} there, {_short(now)} now"
+        yield f"{name or 'identity'}: {_short(there)} there, {_short(now)} now"
 
 
 def _short(value: Any) -> str:

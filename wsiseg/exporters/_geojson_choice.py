@@ -45,6 +45,9 @@ class GeojsonOptions:
     """Write each nucleus as the point of its centroid, not as a polygon."""
 
     def __post_init__(self) -> None:
+        for option in ("classes", "regions"):
+            if isinstance(getattr(self, option), str):
+                object.__setattr__(self, option, (getattr(self, option),))
         if self.split is not None and self.split < 1:
             raise UsageError(f"split is {self.split}; give the most nuclei of a file, at least 1")
         for option, names in (("classes", self.classes), ("regions", self.regions)):

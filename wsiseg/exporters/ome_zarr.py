@@ -165,12 +165,15 @@ def export_ome_zarr(
 def _write_older(masks: Path, folder: Path) -> None:
     """Write the masks as OME-Zarr 0.4."""
     try:
+        # A full disk leaves files without content, which would be read as empty chunks.
+        if any(path.stat().st_size == 0 for path in masks.rglob("*") if path.is_file()):
+            raise ValueError("a file in it is empty")
         source = zarr.open_group(masks, mode="r", zarr_format=3)
         target = zarr.create_group(folder, zarr_format=2)
         for path in ("", "labels", "labels/nuclei", "labels/classes"):
             _copy_older(_group_at(source, path), target.require_group(path) if path else target)
     # What zarr raises for metadata that do not fit, and the codecs for damaged chunks.
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+    except (AttributeError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise ResultNotReadable(
             f"{masks.parent.name}/{_MASKS_NAME} is damaged ({error}); segment the slide again "
             "with --overwrite"
