@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from wsiseg.decode import DecodeOptions
@@ -194,10 +195,15 @@ def plan_run(slide: Slide, model: MapsModel, numerics: Numerics, options: PlanOp
     frame = frame_at(info, scale.mpp, card.mpp)
     grid = TileGrid(frame, card.core_px, card.margin_px, options.grid_offset_px)
     area = find_area(slide, frame, frame.scale * scale.mpp, source, tissue.regions)
-    near = _near(area.frame, roi.regions, card.margin_px * frame.scale)
-    counted = area
+    near, counted = None, area
     if roi.regions:
-        counted = replace(area, inside=area.inside & covered(union_of(roi.regions), area.frame))
+        # A nucleus inside may lose pixels to one outside, up to a tile's margin away.
+        together = union_of(roi.regions)
+        near = touched(together, area.frame, card.margin_px * frame.scale)
+        counted = replace(area, inside=area.inside & covered(together, area.frame))
+        analysed_mm2 = _tissue_in_mm2(area, together, info, scale.mpp)
+    else:
+        analysed_mm2 = area_mm2(area, frame, frame.scale * scale.mpp)
     looked_at = sample_quality(slide, frame, frame.scale * scale.mpp, counted)
     return RunPlan(
         slide=slide,
@@ -210,9 +216,9 @@ def plan_run(slide: Slide, model: MapsModel, numerics: Numerics, options: PlanOp
         counted=counted,
         tissue_source=_tissue_source(source, tissue.regions),
         regions=roi.regions,
-        analysed_mm2=_analysed_mm2(area, frame, slide, scale.mpp, roi.regions),
+        analysed_mm2=analysed_mm2,
         region_mm2=tuple(
-            _analysed_mm2(area, frame, slide, scale.mpp, (region,)) for region in roi.regions
+            _tissue_in_mm2(area, union_of([region]), info, scale.mpp) for region in roi.regions
         ),
         tiles=tuple(plan_tiles(grid, area, near)),
         warnings=tuple(warnings),
@@ -249,23 +255,11 @@ def _tissue_source(
     return {"file": region_fingerprint(regions)}
 
 
-def _near(frame: Frame, regions: Sequence[Region], reach_px: float) -> NDArray[np.bool_] | None:
-    """Return where tiles must run for the nuclei of some regions; None: everywhere.
-
-    A nucleus inside may lose pixels to one outside, up to a tile's margin away.
-    """
-    if not regions:
-        return None
-    return touched(union_of(regions), frame, reach_px)
-
-
-def _analysed_mm2(
-    area: AreaMask, frame: Frame, slide: Slide, slide_mpp: float, regions: Sequence[Region]
+def _tissue_in_mm2(
+    area: AreaMask, shape: shapely.MultiPolygon, info: SlideInfo, slide_mpp: float
 ) -> float:
-    if not regions:
-        return area_mm2(area, frame, frame.scale * slide_mpp)
-    size_px = (slide.info.width_px, slide.info.height_px)
-    inside_px2 = area_px2(union_of(regions), area.inside, area.frame, size_px)
+    """Return the exact area of tissue within a shape, clipped to the slide."""
+    inside_px2 = area_px2(shape, area.inside, area.frame, (info.width_px, info.height_px))
     return inside_px2 * slide_mpp**2 / 1e6
 
 
