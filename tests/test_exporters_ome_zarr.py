@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -20,6 +22,8 @@ from wsiseg.errors import OutputExists, OutputNotWritable, ResultNotReadable, Us
 from wsiseg.exporters import ome_zarr
 from wsiseg.exporters.ome_zarr import (
     UNKNOWN_VALUE,
+    MaskSource,
+    MaskWriter,
     OmeZarrOptions,
     export_ome_zarr,
     write_masks,
@@ -50,13 +54,13 @@ class Slide:
 
     def __init__(self, cells: Cells, frame: Frame, pieces: int = 3) -> None:
         self.frame = frame
-        self.rows_asked: list[tuple[int, int]] = []
+        self.boxes_asked: list[Box] = []
         self.boxes_read: list[Box] = []
         parts = np.array_split(np.arange(len(cells)), pieces)
         self._pieces = [chosen(cells, part.tolist()) for part in parts]
 
-    def read_cells(self, y_start_px, y_end_px):
-        self.rows_asked.append((y_start_px, y_end_px))
+    def read_cells(self, box):
+        self.boxes_asked.append(box)
         for piece in self._pieces:
             spans = [
                 piece.instances.runs[a:b, 0]
@@ -64,7 +68,7 @@ class Slide:
                     piece.instances.first_run, piece.instances.first_run[1:], strict=False
                 )
             ]
-            near = [i for i, s in enumerate(spans) if s[0] < y_end_px and s[-1] >= y_start_px]
+            near = [i for i, s in enumerate(spans) if s[0] < box.y_end_px and s[-1] >= box.y_px]
             yield chosen(piece, near)
 
     def read_rgb(self, frame, box):
@@ -79,17 +83,14 @@ def picture(frame: Frame) -> np.ndarray:
 
 
 def write(path, slide: Slide, mpp: float = MPP, threads: int = 1):
-    write_masks(
-        path,
-        slide.frame,
-        mpp,
-        slide.read_cells,
-        slide.read_rgb,
-        CLASS_NAMES,
-        CLASS_COLOURS,
-        threads=threads,
-    )
+    write_masks(path, source_of(slide, mpp), threads)
     return zarr.open_group(path, mode="r")
+
+
+def source_of(slide: Slide, mpp: float = MPP) -> MaskSource:
+    return MaskSource(
+        slide.frame, mpp, slide.read_cells, slide.read_rgb, CLASS_NAMES, CLASS_COLOURS
+    )
 
 
 def levels_of(group: zarr.Group) -> list[zarr.Array]:
@@ -129,8 +130,34 @@ def test_labels_are_those_of_painting_by_pixels(tmp_path, small_chunks, seed):
     root = write(tmp_path / "masks.zarr", slide)
     check_labels(root, cells, frame, SMALL["COARSEST_LABEL_PX"])
     assert {0, 1, 2, 3, 4, UNKNOWN_VALUE} == set(np.unique(root["labels/classes/0"]))
-    assert slide.rows_asked == [(0, 64), (64, 128), (128, 151)]
+    assert slide.boxes_asked == frame.box.squares(64)
     assert list(tmp_path.iterdir()) == [tmp_path / "masks.zarr"]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_shards_are_painted_when_their_cells_are_known(tmp_path, small_chunks, threads):
+    """No shard is asked for too early, and what is painted bit by bit is the whole."""
+    cells = cells_of(blobs(4, 180, 5), 4)
+    frame = Frame(1.0, 173, 180)
+    slide = Slide(cells, frame)
+    known = threading.Event()
+    with MaskWriter(tmp_path / "masks.zarr", source_of(slide), threads) as writer:
+        for y_px, rows in ((63, 0), (64, 1), (127, 1), (150, 2)):
+            writer.cells_complete_above(y_px)
+            deadline = time.monotonic() + 10
+            while len(slide.boxes_asked) < 3 * rows and time.monotonic() < deadline:
+                known.wait(0.005)
+            assert sorted(slide.boxes_asked) == sorted(frame.box.squares(64)[: 3 * rows])
+    root = zarr.open_group(tmp_path / "masks.zarr", mode="r")
+    check_labels(root, cells, frame, SMALL["COARSEST_LABEL_PX"])
+
+
+def test_an_error_between_two_pieces_leaves_nothing(tmp_path, small_chunks):
+    slide = Slide(cells_of(blobs(6), 6), Frame(1.0, 96, 96))
+    with pytest.raises(KeyError), MaskWriter(tmp_path / "masks.zarr", source_of(slide), 2) as one:
+        one.cells_complete_above(64)
+        raise KeyError("stop")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.real
@@ -365,15 +392,7 @@ def test_classes_that_do_not_fit_are_refused(tmp_path, small_chunks):
         write(tmp_path / "masks.zarr", slide)
     names = [str(k) for k in range(255)]
     with pytest.raises(ValueError, match="at most 254"):
-        write_masks(
-            tmp_path / "masks.zarr",
-            slide.frame,
-            MPP,
-            slide.read_cells,
-            slide.read_rgb,
-            names,
-            {},
-        )
+        dataclasses.replace(source_of(slide), class_names=names)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -66,6 +66,19 @@ class Box:
         rows = slice(self.y_px - outer.y_px, self.y_end_px - outer.y_px)
         return rows, slice(self.x_px - outer.x_px, self.x_end_px - outer.x_px)
 
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """The (row, col) slices of this box in an array that begins at (0, 0)."""
+        return slice(self.y_px, self.y_end_px), slice(self.x_px, self.x_end_px)
+
+    def squares(self, side_px: int) -> list[Box]:
+        """Return the squares that tile this box, row by row; clipped at its right and bottom."""
+        return [
+            Box(x, y, side_px, side_px).intersection(self)
+            for y in range(self.y_px, self.y_end_px, side_px)
+            for x in range(self.x_px, self.x_end_px, side_px)
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:

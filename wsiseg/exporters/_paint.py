@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numba
@@ -62,11 +63,18 @@ def paint_of(cells: Cells, n_classes: int) -> Paint:
     )
 
 
-def paint_box(pieces: list[Paint], box: Box) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
-    """Return the ids and the class values of a box's pixels, each (height, width), 0 between."""
-    ids = np.zeros((box.height_px, box.width_px), np.uint32)
-    classes = np.zeros(ids.shape, np.uint8)
+def paint_box(
+    pieces: Iterable[Paint], box: Box
+) -> tuple[NDArray[np.uint32], NDArray[np.uint8]] | None:
+    """Return the ids and the class values of a box's pixels, each (height, width), 0 between.
+
+    None without any piece; of the pieces one at a time is asked for.
+    """
+    ids = classes = None
     for piece in pieces:
+        if ids is None or classes is None:
+            ids = np.zeros((box.height_px, box.width_px), np.uint32)
+            classes = np.zeros(ids.shape, np.uint8)
         _paint(
             ids,
             classes,
@@ -77,7 +85,7 @@ def paint_box(pieces: list[Paint], box: Box) -> tuple[NDArray[np.uint32], NDArra
             box.y_px,
             box.x_px,
         )
-    return ids, classes
+    return None if ids is None or classes is None else (ids, classes)
 
 
 @numba.njit(cache=True, nogil=True)

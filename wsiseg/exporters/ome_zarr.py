@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import zarr
@@ -33,7 +35,9 @@ from zarr.codecs import ZstdCodec
 from wsiseg.errors import ResultNotReadable, UsageError
 from wsiseg.exporters import ExportableResult, _ngff
 from wsiseg.exporters._finish import finished_directory, refuse_existing
+from wsiseg.exporters._ome_zarr_older import write_older
 from wsiseg.exporters._paint import UNKNOWN_VALUE, Paint, paint_box, paint_of
+from wsiseg.exporters._shards import MakeShard, Pyramid, Tasks
 from wsiseg.geometry import Box, Frame
 from wsiseg.records import Cells
 
@@ -48,70 +52,137 @@ RGB_MPP = 4.0
 _WHITE = 255
 _UNKNOWN_NAME = "Unknown"
 _MASKS_NAME = "masks.zarr"
-# The Java reader behind Bio-Formats has no zstd, and blosc only with a native library.
-_OLDER_CODEC: dict[str, Any] = {"id": "zlib", "level": 1}
 
 
-def write_masks(
-    destination: Path,
-    frame: Frame,
-    model_mpp: float,
-    read_cells: Callable[[int, int], Iterable[Cells]],
-    read_rgb: Callable[[Frame, Box], NDArray[np.uint8]],
-    class_names: Sequence[str],
-    class_colours: Mapping[str, tuple[int, int, int]],
-    threads: int = 1,
-) -> None:
-    """Write the label images of all nuclei and a coarse picture of the slide.
+ReadCells = Callable[[Box], Iterable[Cells]]
+"""Gives at least all cells that have pixels in a box of the model frame, in pieces."""
+ReadRgb = Callable[[Frame, Box], NDArray[np.uint8]]
+"""Gives (height, width, 3) uint8 of a box of a frame; called from several threads."""
 
-    Shards are painted and written one by one, `threads` at a time; besides them only the
-    cells of one row of shards (4096 model pixels) are in memory.  Chunks without any nucleus
-    take no space.
+
+@dataclass(frozen=True, slots=True)
+class MaskSource:
+    """Where the pixels of the masks come from."""
+
+    frame: Frame
+    """The model frame, of the labels' finest level."""
+    model_mpp: float
+    """µm per pixel of it."""
+    read_cells: ReadCells
+    """Asked once for each shard, from several threads."""
+    read_rgb: ReadRgb
+    """Asked for small boxes of coarse frames."""
+    class_names: Sequence[str]
+    """Name of each class index, at most 254."""
+    class_colours: Mapping[str, tuple[int, int, int]]
+    """Red, green, blue (0 to 255) of the class names; grey where one is missing."""
+
+    def __post_init__(self) -> None:
+        n = len(self.class_names)
+        if n >= UNKNOWN_VALUE:
+            raise ValueError(f"{n} classes; at most {UNKNOWN_VALUE - 1} fit uint8")
+
+
+class MaskWriter:
+    """Writes `masks.zarr` while its cells are still being found.
+
+    Use as a context manager: the directory appears when the block ends well, after an
+    exception nothing is left.  Shards are painted as soon as `cells_complete_above` says that
+    their cells are known, coarser levels and the coarse picture as soon as what they are made
+    of is there.  Besides the shards at hand (4096² px, one for each thread) only small pieces
+    of cells are in memory.  Chunks without any nucleus take no space.
 
     Parameters
     ----------
     destination
         Directory to make; an older one is replaced.
-    frame
-        The model frame, of the labels' finest level.
-    model_mpp
-        µm per pixel of `frame`.
-    read_cells
-        Gives all cells that have pixels in the model rows from its first to before its second
-        argument, in pieces; called once per row of shards, from the top.
-    read_rgb
-        Gives (height, width, 3) uint8 of a box of a frame; called from one thread.
-    class_names
-        Name of each class index, at most 254.
-    class_colours
-        Red, green, blue (0 to 255) of the class names; grey where one is missing.
+    source
+        Cells and pixels.
     threads
         How many shards are worked on at a time.
+    spent
+        Told the seconds each shard took.
 
     Raises
     ------
     ValueError
-        If a class index has no name, or there are too many classes.
+        If a class index has no name.
     OutputNotWritable
-        If the operating system refuses to write; nothing is left then.
+        If the operating system refuses to write.
     """
-    if len(class_names) >= UNKNOWN_VALUE:
-        raise ValueError(f"{len(class_names)} classes; at most {UNKNOWN_VALUE - 1} fit uint8")
-    with finished_directory(destination) as folder, ThreadPoolExecutor(threads) as pool:
-        labels = _pyramid(frame, COARSEST_LABEL_PX)
-        rgb = _rgb_frames(labels, model_mpp)
-        values = [*enumerate(class_names, start=1), (UNKNOWN_VALUE, _UNKNOWN_NAME)]
-        pixel_um = [model_mpp * level.scale / frame.scale for level in labels]
-        rgb_um = [model_mpp * level.scale / frame.scale for level in rgb]
 
-        root = zarr.create_group(folder, zarr_format=3, attributes=_ngff.image_attributes(rgb_um))
-        group = root.create_group("labels", attributes=_ngff.labels_attributes())
-        group.create_group("nuclei", attributes=_ngff.nuclei_attributes(pixel_um))
-        group.create_group(
-            "classes", attributes=_ngff.classes_attributes(pixel_um, values, class_colours)
-        )
-        _write_labels(group, labels, read_cells, len(class_names), pool)
-        _write_rgb(root, rgb, read_rgb)
+    def __init__(
+        self,
+        destination: Path,
+        source: MaskSource,
+        threads: int = 1,
+        spent: Callable[[float], None] | None = None,
+    ) -> None:
+        self._destination = destination
+        self._source = source
+        self._threads = threads
+        self._spent = spent
+
+    def __enter__(self) -> Self:
+        source = self._source
+        labels = _pyramid(source.frame, COARSEST_LABEL_PX)
+        rgb = _rgb_frames(labels, source.model_mpp)
+        with ExitStack() as stack:
+            folder = stack.enter_context(finished_directory(self._destination))
+            self._tasks = Tasks(self._threads, "wsiseg-masks")
+            stack.callback(self._tasks.stop)
+            root = zarr.create_group(
+                folder, zarr_format=3, attributes=_ngff.image_attributes(_pixel_um(source, rgb))
+            )
+            pictures = [_create(root, str(k), frame, "uint8", 3) for k, frame in enumerate(rgb)]
+            self._labels = self._pyramid(labels, _label_maker(root, labels, source))
+            self._rgb = self._pyramid(rgb, partial(_make_rgb, pictures, rgb, source.read_rgb))
+            self._rgb.start_above(rgb[0].height_px)
+            stack.push(self._finish)
+            self._stack = stack.pop_all()
+        return self
+
+    def _pyramid(self, frames: Sequence[Frame], make: MakeShard) -> Pyramid:
+        return Pyramid(frames, SHARD_PX, self._timed(make), self._tasks)
+
+    def _timed(self, make: MakeShard) -> MakeShard:
+        def make_shard(level: int, box: Box) -> bool:
+            start = time.perf_counter()
+            is_filled = make(level, box)
+            if self._spent is not None:
+                self._spent(time.perf_counter() - start)
+            return is_filled
+
+        return make_shard
+
+    def cells_complete_above(self, y_px: int) -> None:
+        """Say that `read_cells` now gives all cells with pixels above a row of the model frame."""
+        self._labels.start_above(y_px)
+        self._tasks.check()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def _finish(
+        self,
+        kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._labels.start_above(self._source.frame.height_px)
+            self._tasks.wait()
+
+
+def write_masks(destination: Path, source: MaskSource, threads: int = 1) -> None:
+    """Write the label images of all nuclei and a coarse picture of the slide; see `MaskWriter`."""
+    with MaskWriter(destination, source, threads):
+        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,61 +230,7 @@ def export_ome_zarr(
         if options.version == _ngff.VERSION:
             shutil.copytree(masks, folder, dirs_exist_ok=True)
         else:
-            _write_older(masks, folder)
-
-
-def _write_older(masks: Path, folder: Path) -> None:
-    """Write the masks as OME-Zarr 0.4."""
-    try:
-        # A full disk leaves files without content, which would be read as empty chunks.
-        if any(path.stat().st_size == 0 for path in masks.rglob("*") if path.is_file()):
-            raise ValueError("a file in it is empty")
-        source = zarr.open_group(masks, mode="r", zarr_format=3)
-        target = zarr.create_group(folder, zarr_format=2)
-        for path in ("", "labels", "labels/nuclei", "labels/classes"):
-            _copy_older(_group_at(source, path), target.require_group(path) if path else target)
-    # What zarr raises for metadata that do not fit, and the codecs for damaged chunks.
-    except (AttributeError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise ResultNotReadable(
-            f"{masks.parent.name}/{_MASKS_NAME} is damaged ({error}); segment the slide again "
-            "with --overwrite"
-        ) from error
-
-
-def _group_at(root: zarr.Group, path: str) -> zarr.Group:
-    found = root[path] if path else root
-    if not isinstance(found, zarr.Group):
-        raise TypeError(f"{path} is no group")
-    return found
-
-
-def _copy_older(source: zarr.Group, target: zarr.Group) -> None:
-    """Copy what one group says, and its levels, a shard at a time."""
-    described = _ngff.older_attributes(source.attrs.asdict())
-    target.attrs.update(described)
-    for image in described.get("multiscales", ()):
-        for dataset in image["datasets"]:
-            _copy_array(source[dataset["path"]], target, dataset["path"])
-
-
-def _copy_array(source: Any, group: zarr.Group, name: str) -> None:
-    array = group.create_array(
-        name,
-        shape=source.shape,
-        chunks=source.chunks,
-        dtype=source.dtype,
-        compressors=_OLDER_CODEC,
-        filters=None,
-        fill_value=source.fill_value,
-        chunk_key_encoding={"name": "v2", "separator": "/"},
-        config={"write_empty_chunks": False},
-    )
-    *lead, height_px, width_px = source.shape
-    for box in _boxes(Box(0, 0, width_px, height_px), (source.shards or source.chunks)[-1]):
-        place = (*[slice(None)] * len(lead), *_slices(box))
-        values = source[place]
-        if (values != source.fill_value).any():
-            array[place] = values
+            write_older(masks, folder)
 
 
 def _pyramid(finest: Frame, coarsest_px: int) -> list[Frame]:
@@ -253,25 +270,32 @@ def _create(group: zarr.Group, name: str, frame: Frame, dtype: str, channels: in
     )
 
 
-def _boxes(outer: Box, side_px: int) -> list[Box]:
-    """Return the squares that tile a box, row by row; clipped at its right and bottom."""
-    return [
-        Box(x, y, side_px, side_px).intersection(outer)
-        for y in range(outer.y_px, outer.y_end_px, side_px)
-        for x in range(outer.x_px, outer.x_end_px, side_px)
-    ]
+def _label_maker(root: zarr.Group, frames: Sequence[Frame], source: MaskSource) -> MakeShard:
+    """Make the label arrays and return what fills them."""
+    pixel_um = _pixel_um(source, frames)
+    values = [*enumerate(source.class_names, start=1), (UNKNOWN_VALUE, _UNKNOWN_NAME)]
+    group = root.create_group("labels", attributes=_ngff.labels_attributes())
+    group.create_group("nuclei", attributes=_ngff.nuclei_attributes(pixel_um))
+    group.create_group(
+        "classes", attributes=_ngff.classes_attributes(pixel_um, values, source.class_colours)
+    )
+    nuclei = [_create(group, f"nuclei/{k}", f, "uint32", 0) for k, f in enumerate(frames)]
+    classes = [_create(group, f"classes/{k}", f, "uint8", 0) for k, f in enumerate(frames)]
+    n_classes = len(source.class_names)
+
+    def make(level: int, box: Box) -> bool:
+        if level == 0:
+            pieces = (paint_of(c, n_classes) for c in source.read_cells(box) if len(c))
+            return _paint_shard(nuclei[0], classes[0], pieces, box)
+        filled = [_halve_labels(one[level - 1], one[level], box) for one in (nuclei, classes)]
+        return any(filled)
+
+    return make
 
 
-def _rows(frame: Frame, height_px: int) -> list[Box]:
-    """Return the bands that tile a frame."""
-    return [
-        Box(0, y, frame.width_px, height_px).intersection(frame.box)
-        for y in range(0, frame.height_px, height_px)
-    ]
-
-
-def _slices(box: Box) -> tuple[slice, slice]:
-    return box.slices_in(Box(0, 0, 0, 0))
+def _pixel_um(source: MaskSource, frames: Sequence[Frame]) -> list[float]:
+    """Return the µm per pixel of frames coarser than, or as fine as, the model frame."""
+    return [source.model_mpp * frame.scale / source.frame.scale for frame in frames]
 
 
 def _twice(box: Box) -> Box:
@@ -279,65 +303,46 @@ def _twice(box: Box) -> Box:
     return Box(2 * box.x_px, 2 * box.y_px, 2 * box.width_px, 2 * box.height_px)
 
 
-def _write_labels(
-    group: zarr.Group,
-    frames: Sequence[Frame],
-    read_cells: Callable[[int, int], Iterable[Cells]],
-    n_classes: int,
-    pool: ThreadPoolExecutor,
-) -> None:
-    """Paint the finest level, then make each level from the one before."""
-    nuclei = [_create(group, f"nuclei/{k}", f, "uint32", 0) for k, f in enumerate(frames)]
-    classes = [_create(group, f"classes/{k}", f, "uint8", 0) for k, f in enumerate(frames)]
-    for band in _rows(frames[0], SHARD_PX):
-        found = read_cells(band.y_px, band.y_end_px)
-        pieces = [paint_of(cells, n_classes) for cells in found if len(cells)]
-        paint = partial(_paint_shard, nuclei[0], classes[0], pieces)
-        _run_all(pool, paint, _boxes(band, SHARD_PX))
-    for levels in (nuclei, classes):
-        for finer, coarser, frame in zip(levels, levels[1:], frames[1:], strict=False):
-            _run_all(pool, partial(_halve_labels, finer, coarser), _boxes(frame.box, SHARD_PX))
+def _paint_shard(nuclei: Any, classes: Any, pieces: Iterable[Paint], box: Box) -> bool:
+    """Paint one shard of both labels; say whether there is anything in it."""
+    near = (p for p in pieces if p.x_start_px < box.x_end_px and p.x_end_px > box.x_px)
+    painted = paint_box(near, box)
+    if painted is None:
+        return False
+    nuclei[box.slices], classes[box.slices] = painted
+    return True
 
 
-def _run_all(pool: ThreadPoolExecutor, task: Callable[[Box], None], boxes: list[Box]) -> None:
-    """Run a task for every box; the first error is raised here."""
-    for _ in pool.map(task, boxes):
-        pass
+def _halve_labels(finer: Any, coarser: Any, box: Box) -> bool:
+    """Keep the first of every 2 × 2 labels; say whether any is left."""
+    labels = np.empty((box.height_px, box.width_px), coarser.dtype)
+    # A shard of the finer level is 64 MB: little is read at a time.
+    for part in box.squares(CHUNK_PX):
+        rows, cols = _twice(part).slices
+        labels[part.slices_in(box)] = finer[rows.start : rows.stop : 2, cols.start : cols.stop : 2]
+    if not labels.any():
+        return False
+    coarser[box.slices] = labels
+    return True
 
 
-def _paint_shard(nuclei: Any, classes: Any, pieces: list[Paint], box: Box) -> None:
-    near = [p for p in pieces if p.x_start_px < box.x_end_px and p.x_end_px > box.x_px]
-    if near:
-        nuclei[_slices(box)], classes[_slices(box)] = paint_box(near, box)
-
-
-def _halve_labels(finer: Any, coarser: Any, box: Box) -> None:
-    """Keep the first of every 2 × 2 labels."""
-    rows, cols = _slices(_twice(box))
-    labels = finer[rows.start : rows.stop : 2, cols.start : cols.stop : 2]
-    if labels.any():
-        coarser[_slices(box)] = labels
-
-
-def _write_rgb(
-    root: zarr.Group,
-    frames: Sequence[Frame],
-    read_rgb: Callable[[Frame, Box], NDArray[np.uint8]],
-) -> None:
-    """Read the finest level, then make each level from the one before."""
-    levels = [_create(root, str(k), frame, "uint8", 3) for k, frame in enumerate(frames)]
-    for shard in _boxes(frames[0].box, SHARD_PX):
-        picture = np.empty((3, shard.height_px, shard.width_px), np.uint8)
+def _make_rgb(
+    levels: Sequence[Any], frames: Sequence[Frame], read_rgb: ReadRgb, level: int, shard: Box
+) -> bool:
+    """Read a shard of the finest picture, or average one of the others; say if it has colour."""
+    picture = np.empty((3, shard.height_px, shard.width_px), np.uint8)
+    if level == 0:
         # A pixel here may stand for hundreds of the slide's, so little is read at a time.
-        for box in _boxes(shard, READ_PX):
+        for box in shard.squares(READ_PX):
             picture[:, *box.slices_in(shard)] = read_rgb(frames[0], box).transpose(2, 0, 1)
-        levels[0][:, *_slices(shard)] = picture
-    for finer, coarser, frame in zip(levels, levels[1:], frames[1:], strict=False):
-        for shard in _boxes(frame.box, SHARD_PX):
-            picture = np.empty((3, shard.height_px, shard.width_px), np.uint8)
-            for box in _boxes(shard, CHUNK_PX):
-                picture[:, *box.slices_in(shard)] = _mean_of_four(finer[:, *_slices(_twice(box))])
-            coarser[:, *_slices(shard)] = picture
+    else:
+        for box in shard.squares(CHUNK_PX):
+            finer = levels[level - 1][:, *_twice(box).slices]
+            picture[:, *box.slices_in(shard)] = _mean_of_four(finer)
+    if (picture == _WHITE).all():
+        return False
+    levels[level][:, *shard.slices] = picture
+    return True
 
 
 def _mean_of_four(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
