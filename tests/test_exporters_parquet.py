@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import duckdb
 import geopandas
@@ -20,7 +21,7 @@ from slow_masks import blobs, polygons_of, real_labels
 
 from wsiseg.errors import OutputNotWritable, ResultNotReadable
 from wsiseg.exporters import parquet, wkb
-from wsiseg.exporters.parquet import CELLS_SCHEMA, CellsWriter, RegionColumns
+from wsiseg.exporters.parquet import CELLS_SCHEMA, CellsWriter, RegionColumns, cells_batch
 from wsiseg.geometry import Frame
 from wsiseg.records import UNKNOWN_CLASS
 
@@ -120,6 +121,43 @@ def test_row_groups_are_full_whatever_the_pieces(tmp_path, monkeypatch):
     metadata = pq.read_metadata(tmp_path / "many.parquet")
     sizes = [metadata.row_group(k).num_rows for k in range(metadata.num_row_groups)]
     assert sizes == [7] * (n // 7) + ([n % 7] if n % 7 else [])
+
+
+@pytest.mark.parametrize("edges", [[0, 5, 40], [0, 1, 2, 3, 17], [0]])
+def test_batches_made_in_threads_give_the_same_file(tmp_path, monkeypatch, edges):
+    cells = cells_of(blobs(4), seed=4)
+    edges = [*edges, len(cells)]
+    names = [f"core {i}" for i in range(len(cells))]
+    monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 7)
+
+    def batch(start, stop):
+        rows = list(range(start, stop))
+        regions = region_columns(names[start:stop], names[start:stop], [[i] for i in rows])
+        parts = parts_of(chosen(cells, rows), 0.5)
+        return cells_batch(*parts, CLASS_NAMES, Frame(2.004, 9, 9), SLIDE_MPP, regions)
+
+    with (
+        ThreadPoolExecutor(2) as pool,
+        CellsWriter(tmp_path / "b.parquet", Frame(2.004, 9, 9), SLIDE_MPP, CLASS_NAMES) as writer,
+    ):
+        for made in pool.map(batch, edges[:-1], edges[1:]):
+            writer.write_batch(made)
+    regions = region_columns(names, names, [[i] for i in range(len(cells))])
+    write(tmp_path / "a.parquet", [parts_of(cells, 0.5)], regions=regions)
+    one, other = (pq.ParquetFile(tmp_path / f"{name}.parquet") for name in "ab")
+    assert one.read().equals(other.read(), check_metadata=True)
+    assert one.metadata.num_row_groups == other.metadata.num_row_groups
+    assert one.metadata.metadata[b"geo"] == other.metadata.metadata[b"geo"]
+
+
+def test_a_batch_of_other_columns_is_refused(tmp_path):
+    path = tmp_path / "cells.parquet"
+    with (
+        pytest.raises(ValueError, match="make it with cells_batch"),
+        CellsWriter(path, Frame(1.0, 9, 9), SLIDE_MPP, CLASS_NAMES) as writer,
+    ):
+        writer.write_batch(pa.record_batch({"cell_id": [1]}))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_regions_are_carried(tmp_path):

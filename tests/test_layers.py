@@ -74,6 +74,7 @@ PART_OF = {
     "_slide_table": "listing",
     "_tissue_glass": "tissue",
     "_tissue_stain": "tissue",
+    "exporters/_cells_batch": "exporters/parquet",
     "exporters/_feature_text": "exporters/geojson",
     "exporters/_finish": "exporters/",
     "exporters/_finish_parts": "exporters/",

@@ -9,80 +9,31 @@ import json
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from wsiseg.exporters import wkb
+from wsiseg.exporters._cells_batch import (
+    BBOX_FIELDS,
+    CELLS_SCHEMA,
+    CellRows,
+    RegionColumns,
+    batch_of_rows,
+    cells_batch,
+    check_lengths,
+)
 from wsiseg.exporters._finish import finished_file
 from wsiseg.geometry import Frame
 from wsiseg.measure import Measurements
-from wsiseg.records import UNKNOWN_CLASS, Cells, Outlines
+from wsiseg.records import Cells, Outlines
+
+__all__ = ["CELLS_SCHEMA", "ROW_GROUP_ROWS", "CellsWriter", "RegionColumns", "cells_batch"]
 
 ROW_GROUP_ROWS = 65_536
 """Most rows in a row group; also what is held in memory before it is written."""
-
-_BBOX_FIELDS = ("xmin", "ymin", "xmax", "ymax")
-_MEASURED = (
-    "area_um2",
-    "perimeter_um",
-    "major_axis_um",
-    "minor_axis_um",
-    "eccentricity",
-    "solidity",
-    "circularity",
-    "orientation_rad",
-)
-_STAIN = (
-    "hematoxylin_od_mean",
-    "hematoxylin_od_sd",
-    "eosin_od_mean",
-    "eosin_od_sd",
-)
-
-CELLS_SCHEMA: pa.Schema = pa.schema(
-    [
-        pa.field("cell_id", pa.uint32(), nullable=False),
-        pa.field("uuid", pa.string(), nullable=False),
-        # A plain string: parquet packs it as a dictionary anyway, and every reader takes it.
-        pa.field("class_name", pa.string()),
-        pa.field("class_prob", pa.float32()),
-        pa.field("nucleus_prob", pa.float32()),
-        *(pa.field(name, pa.float64(), nullable=False) for name in ("x", "y", "x_um", "y_um")),
-        *(pa.field(name, pa.float32()) for name in (*_MEASURED, *_STAIN)),
-        pa.field("region", pa.string()),
-        pa.field("region_class", pa.string()),
-        pa.field("region_ids", pa.list_(pa.uint16())),
-        pa.field("cut", pa.bool_(), nullable=False),
-        pa.field("geometry", pa.binary(), nullable=False),
-        pa.field(
-            "bbox",
-            pa.struct([pa.field(name, pa.float64(), nullable=False) for name in _BBOX_FIELDS]),
-            nullable=False,
-        ),
-    ]
-)
-"""Columns of `cells.parquet`.
-
-x, y, geometry and bbox are level-0 pixels, x_um and y_um µm from the slide's corner; unknown
-classes, and measurements that are not defined, are null.  `region` and `region_class` name the
-smallest region of interest that holds the centroid, `region_ids` lists all that do, as positions
-in the run's list of regions; all three are null where no region was asked for.
-"""
-
-
-class RegionColumns(NamedTuple):
-    """In which regions of interest nuclei lie."""
-
-    names: pa.StringArray
-    """(n,): name of the smallest."""
-    classes: pa.StringArray
-    """(n,): its class, null without one."""
-    ids: pa.ListArray
-    """(n,): positions of all, uint16."""
 
 
 class CellsWriter:
@@ -147,20 +98,7 @@ class CellsWriter:
         uuids: NDArray[np.uint8],
         regions: RegionColumns | None = None,
     ) -> None:
-        """Add nuclei, in the order of their ids.
-
-        Parameters
-        ----------
-        cells
-            n nuclei.
-        outlines
-            Their n outlines, in half model pixels of the slide.
-        measurements
-            Their measurements; centroids in model pixels.
-        uuids
-            (n, 36) uint8: UUIDs in ASCII, of `wsiseg.identity.cell_uuids`.
-        regions
-            Regions each is in; all null if not given.
+        """Add nuclei, in the order of their ids: `cells_batch` and `write_batch` in pieces.
 
         Raises
         ------
@@ -169,50 +107,50 @@ class CellsWriter:
         OutputNotWritable
             If the operating system refuses to write.
         """
-        n = len(cells)
-        lengths = {
-            "outlines": len(outlines),
-            "measurements": len(measurements),
-            "uuids": len(uuids),
-            "regions": n if regions is None else len(regions.names),
-        }
-        if set(lengths.values()) != {n} or uuids.shape[1:] != (36,):
-            raise ValueError(
-                f"{n} cells came with parts of lengths {lengths} and UUIDs of shape "
-                f"{uuids.shape}; all lengths must be {n}, UUIDs (n, 36)"
+        rows = CellRows(cells, outlines, measurements, uuids, regions)
+        check_lengths(rows)
+        for start in range(0, len(cells), ROW_GROUP_ROWS):
+            stop = min(len(cells), start + ROW_GROUP_ROWS)
+            self.write_batch(
+                batch_of_rows(
+                    rows, start, stop, self._class_names, self._frame.scale, self._slide_mpp
+                )
             )
-        for start in range(0, n, ROW_GROUP_ROWS):
-            stop = min(n, start + ROW_GROUP_ROWS)
-            polygons = wkb.scaled(outlines, self._frame.scale, start, stop)
-            bounds_px = wkb.bounds(polygons)
-            rows = slice(start, stop)
-            columns = {
-                **_identity_columns(cells, uuids, self._class_names, rows),
-                **_measured_columns(measurements, self._frame.scale, self._slide_mpp, rows),
-                **_region_columns(regions, rows),
-                "geometry": wkb.encode(polygons),
-                "bbox": _bbox_column(bounds_px),
-            }
-            self._add(columns, stop - start)
-            self._grow_bounds(bounds_px)
 
-    def _add(self, columns: dict[str, pa.Array | None], n: int) -> None:
-        arrays = [
-            pa.nulls(n, field.type) if columns.get(field.name) is None else columns[field.name]
-            for field in CELLS_SCHEMA
-        ]
-        self._pending.append(pa.RecordBatch.from_arrays(arrays, schema=CELLS_SCHEMA))
-        self._pending_rows += n
-        if self._pending_rows >= ROW_GROUP_ROWS:
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        """Add the rows of `cells_batch`, in the order of their ids.
+
+        Row groups do not depend on how the rows are divided into batches.
+
+        Raises
+        ------
+        ValueError
+            If the batch has other columns than `CELLS_SCHEMA`.
+        OutputNotWritable
+            If the operating system refuses to write.
+        """
+        if batch.schema != CELLS_SCHEMA:
+            raise ValueError(
+                f"a batch has the columns {batch.schema.names}; make it with cells_batch"
+            )
+        if batch.num_rows == 0:
+            return
+        self._grow_bounds(batch)
+        self._pending.append(batch)
+        self._pending_rows += batch.num_rows
+        while self._pending_rows >= ROW_GROUP_ROWS:
             table = pa.Table.from_batches(self._pending, CELLS_SCHEMA)
             self._writer.write_table(table[:ROW_GROUP_ROWS], row_group_size=ROW_GROUP_ROWS)
             self._pending = table[ROW_GROUP_ROWS:].to_batches()
             self._pending_rows -= ROW_GROUP_ROWS
 
-    def _grow_bounds(self, bounds_px: NDArray[np.float64]) -> None:
+    def _grow_bounds(self, batch: pa.RecordBatch) -> None:
+        corners = [corner.to_numpy() for corner in batch.column("bbox").flatten()]
+        bounds_px = np.array([c.min() for c in corners[:2]] + [c.max() for c in corners[2:]])
         if self._bounds_px is not None:
-            bounds_px = np.vstack((self._bounds_px[None], bounds_px))
-        self._bounds_px = np.hstack((bounds_px[:, :2].min(axis=0), bounds_px[:, 2:].max(axis=0)))
+            low, high = self._bounds_px[:2], self._bounds_px[2:]
+            bounds_px = np.hstack((np.minimum(low, bounds_px[:2]), np.maximum(high, bounds_px[2:])))
+        self._bounds_px = bounds_px
 
     def _close(
         self,
@@ -235,74 +173,8 @@ def _geo(bounds_px: NDArray[np.float64] | None) -> dict[str, object]:
         "geometry_types": ["Polygon"],
         # Without this readers take pixels for longitude and latitude.
         "crs": None,
-        "covering": {"bbox": {name: ["bbox", name] for name in _BBOX_FIELDS}},
+        "covering": {"bbox": {name: ["bbox", name] for name in BBOX_FIELDS}},
     }
     if bounds_px is not None:
         geometry["bbox"] = bounds_px.tolist()
     return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
-
-
-def _identity_columns(
-    cells: Cells,
-    uuids: NDArray[np.uint8],
-    class_names: tuple[str, ...],
-    rows: slice,
-) -> dict[str, pa.Array]:
-    instances = cells.instances
-    return {
-        "cell_id": pa.array(cells.cell_id[rows]).cast(pa.uint32()),
-        "uuid": _uuid_column(uuids[rows]),
-        "class_name": _class_column(instances.class_index[rows], class_names),
-        "class_prob": pa.array(instances.class_prob[rows], from_pandas=True),
-        "nucleus_prob": pa.array(instances.nucleus_prob[rows], from_pandas=True),
-        "cut": pa.array(instances.cut[rows]),
-    }
-
-
-def _uuid_column(uuids: NDArray[np.uint8]) -> pa.Array:
-    n, length = uuids.shape
-    offsets = np.arange(n + 1, dtype=np.int32) * length
-    data = np.ascontiguousarray(uuids)
-    return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(data))
-
-
-def _class_column(class_index: NDArray[np.uint8], class_names: tuple[str, ...]) -> pa.Array:
-    """Return the names of the classes; null where the class is unknown."""
-    unknown = class_index == UNKNOWN_CLASS
-    known = class_index[~unknown]
-    if known.size and known.max() >= len(class_names):
-        raise ValueError(
-            f"a cell has class index {known.max()}, but there are only {len(class_names)} class "
-            f"names {class_names}; give a name for each class of the model"
-        )
-    return pa.array(class_names, pa.string()).take(
-        pa.array(class_index.astype(np.int32), mask=unknown)
-    )
-
-
-def _region_columns(regions: RegionColumns | None, rows: slice) -> dict[str, pa.Array]:
-    if regions is None:
-        return {}
-    return {
-        "region": regions.names[rows],
-        "region_class": regions.classes[rows],
-        "region_ids": regions.ids[rows],
-    }
-
-
-def _measured_columns(
-    measurements: Measurements, scale: float, slide_mpp: float, rows: slice
-) -> dict[str, pa.Array]:
-    """Return positions in level-0 pixels and µm, and the measurements; NaN becomes null."""
-    x = measurements.x_px[rows] * scale
-    y = measurements.y_px[rows] * scale
-    columns = {"x": x, "y": y, "x_um": x * slide_mpp, "y_um": y * slide_mpp}
-    for name in _MEASURED:
-        columns[name] = getattr(measurements, name)[rows].astype(np.float32)
-    return {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
-
-
-def _bbox_column(bounds_px: NDArray[np.float64]) -> pa.Array:
-    fields = [CELLS_SCHEMA.field("bbox").type.field(k) for k in range(4)]
-    corners = [pa.array(np.ascontiguousarray(bounds_px[:, k])) for k in range(4)]
-    return pa.StructArray.from_arrays(corners, fields=fields)
