@@ -27,6 +27,7 @@ SEGMENT_OPTIONS = {
     "precision": "compute.precision",
     "batch_size": "compute.batch_size",
     "workers": "compute.workers",
+    "memory_gb": "compute.memory_gb",
     "tissue": "options.tissue",
     "format": "formats",
     "model": "model",

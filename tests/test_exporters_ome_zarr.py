@@ -154,9 +154,14 @@ def test_shards_are_painted_when_their_cells_are_known(tmp_path, small_chunks, t
 
 def test_an_error_between_two_pieces_leaves_nothing(tmp_path, small_chunks):
     slide = Slide(cells_of(blobs(6), 6), Frame(1.0, 96, 96))
-    with pytest.raises(KeyError), MaskWriter(tmp_path / "masks.zarr", source_of(slide), 2) as one:
-        one.cells_complete_above(64)
-        raise KeyError("stop")
+
+    def stopped():
+        with MaskWriter(tmp_path / "masks.zarr", source_of(slide), 2) as writer:
+            writer.cells_complete_above(64)
+            raise KeyError("stop")
+
+    with pytest.raises(KeyError, match="stop"):
+        stopped()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -27,7 +27,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     (
         *("scale", "choosing", "tissue", "ink", "stain", "quality", "tiles", "decode", "stitch"),
         *("outlines", "measure", "identity"),
-        *("rundir", "regions", "cell_table", "listing", "machine"),
+        *("rundir", "regions", "cell_table", "listing", "machine", "stopwatch"),
         *("slides/", "models/", "exporters/"),
     ),
     (
@@ -50,6 +50,7 @@ PURE = (
 """Modules that compute and touch no file."""
 
 PART_OF = {
+    "_arrivals": "pipeline",
     "_crops": "pictures",
     "_disk_need": "estimate",
     "_drawing": "pictures",
@@ -72,6 +73,7 @@ PART_OF = {
     "_run_folder": "pipeline",
     "_seams": "stitch",
     "_slide_table": "listing",
+    "_spool": "assemble",
     "_tissue_glass": "tissue",
     "_tissue_stain": "tissue",
     "exporters/_cells_batch": "exporters/parquet",
@@ -80,7 +82,9 @@ PART_OF = {
     "exporters/_finish_parts": "exporters/",
     "exporters/_geojson_choice": "exporters/geojson",
     "exporters/_ngff": "exporters/ome_zarr",
+    "exporters/_ome_zarr_older": "exporters/ome_zarr",
     "exporters/_paint": "exporters/ome_zarr",
+    "exporters/_shards": "exporters/ome_zarr",
     "models/_timm": "models/hovernet",
 }
 """Private modules and the public one, or the package, they are a part of."""
@@ -92,7 +96,7 @@ ALLOWED_AT = {
     "safetensors.torch": ("models/", "training/"),
     "dask": ("cluster",),
     "distributed": ("cluster",),
-    "zarr": ("exporters/ome_zarr", "exporters/_ngff", "doctor"),
+    "zarr": ("exporters/ome_zarr", "exporters/_ngff", "exporters/_ome_zarr_older", "doctor"),
     "openslide": ("slides/",),
     "tiffslide": ("slides/",),
     "tifffile": ("slides/",),

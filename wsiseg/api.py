@@ -14,7 +14,7 @@ from wsiseg.errors import Interrupted, UsageError, WsisegError
 from wsiseg.estimate import Estimate, estimate
 from wsiseg.exporters import find_exporter
 from wsiseg.listing import SlideEntry
-from wsiseg.machine import cpu_predictors
+from wsiseg.machine import RUN_GB, cpu_predictors
 from wsiseg.models import MapsModel, ModelFile, check_weights, list_models, load_model
 from wsiseg.models.device import choose_numerics
 from wsiseg.pipeline import (
@@ -53,6 +53,13 @@ class ComputeOptions:
     """Tiles per call of the network; None: 1 on a CPU, 8 on a GPU."""
     workers: int | None = None
     """Start that many Dask worker processes; None: run in this process."""
+    memory_gb: float = RUN_GB
+    """Memory that a run in this process on a CPU may take; fewer tiles run at once if it is
+    little.  Does not change results."""
+
+    def __post_init__(self) -> None:
+        if not self.memory_gb > 0:
+            raise UsageError(f"memory_gb is {self.memory_gb}; a number above 0 is needed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +315,7 @@ def _estimate(
         # What is there would be deleted; in a folder that cannot be, nothing is done yet.
         folder = run_directory(out / "none", name)
     refuse_unwritable(out)
-    predictors = 1 if plan.numerics.device_kind == "cuda" else cpu_predictors()
+    predictors = 1 if plan.numerics.device_kind == "cuda" else cpu_predictors(compute.memory_gb)
     need = estimate(plan, folder, predictors, compute.workers, formats)
     return SlideEstimate(
         slide=name,
@@ -407,4 +414,4 @@ def _runner(
         with local_client(compute.workers) as local:
             yield RunOnDask(local)
     else:
-        yield RunHere(1 if device_kind == "cuda" else cpu_predictors())
+        yield RunHere(1 if device_kind == "cuda" else cpu_predictors(compute.memory_gb))

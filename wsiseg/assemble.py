@@ -1,46 +1,43 @@
-"""From tile files to cells, masks and everything else in a run directory.  Streamed."""
+"""From tile files to the cell table and the masks, while tiles still run.  Streamed."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save
 
+from wsiseg._spool import CellSpool, part_of, spool_below
 from wsiseg.errors import ResultNotReadable
-from wsiseg.exporters.ome_zarr import write_masks
-from wsiseg.exporters.parquet import CellsWriter, RegionColumns
+from wsiseg.exporters import ome_zarr
+from wsiseg.exporters.ome_zarr import MaskSource, MaskWriter
+from wsiseg.exporters.parquet import CellsWriter, RegionColumns, cells_batch
 from wsiseg.geometry import Box, Frame
 from wsiseg.identity import cell_uuids
 from wsiseg.measure import centroids_px, measure_instances
 from wsiseg.outlines import trace_outlines
 from wsiseg.plan import RunPlan
-from wsiseg.records import UNKNOWN_CLASS, Cells, Instances, Tile
+from wsiseg.records import UNKNOWN_CLASS, Cells, Tile
 from wsiseg.regions import Memberships, Region, RegionIndex
-from wsiseg.rundir import RunDir, read_tile_file, write_atomically
+from wsiseg.rundir import RunDir, read_tile_file
 from wsiseg.slides import read_frame
-from wsiseg.stitch import StitchCounts, TileInstances, stitch
+from wsiseg.stitch import StitchCounts, StitchedBand, TileInstances, stitch
+from wsiseg.stopwatch import Stopwatch
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
 
 ONLY_CLASS = "Nucleus"
 """Class name of every nucleus if the model knows no classes."""
 
-
-@dataclass(frozen=True, slots=True)
-class Band:
-    """Cells of one tile row on disk, until masks are painted."""
-
-    path: Path
-    y_start_px: int
-    """First model row with a pixel of its cells."""
-    y_end_px: int
-    """Row after the last."""
+_CELLS_AT_ONCE = 4096
+"""Nuclei that one thread measures at a time; a few MB with their polygons."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,64 +52,148 @@ class CellCounts:
     stitch: StitchCounts
 
 
-class Stopwatch:
-    """Seconds by stage."""
+class _Tally:
+    """Counts cells as they come."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._by_class = np.zeros(len(names), np.int64)
+        self._n_cut = 0
+        self._stitch = StitchCounts()
+        self.n_cells = 0
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time spent inside to a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+    def add(self, cells: Cells, counts: StitchCounts) -> None:
+        self._by_class += np.bincount(cells.instances.class_index, minlength=len(self._names))
+        self._n_cut += int(cells.instances.cut.sum())
+        self._stitch = self._stitch + counts
+        self.n_cells += len(cells)
 
-    def timed(self, name: str, items: Iterable[Any]) -> Iterator[Any]:
-        """Yield items; the time each takes to come counts for a stage."""
-        iterator = iter(items)
-        while True:
-            with self.stage(name):
-                try:
-                    item = next(iterator)
-                except StopIteration:
-                    return
-            yield item
+    def counts(self) -> CellCounts:
+        per_class = dict(zip(self._names, self._by_class.tolist(), strict=True))
+        return CellCounts(self.n_cells, per_class, self._n_cut, self._stitch)
 
 
 def assemble_cells(
-    plan: RunPlan, folder: RunDir, watch: Stopwatch
-) -> tuple[list[Band], CellCounts]:
-    """Stitch all tiles, write `cells.parquet`, and spool the masks.
+    plan: RunPlan, folder: RunDir, tiles: Iterable[Tile], watch: Stopwatch, threads: int
+) -> CellCounts:
+    """Stitch tiles as they come; write `cells.parquet` and `masks.zarr`.
+
+    In memory are the nuclei of about one row of tiles and what the threads have at hand; what
+    is settled but not painted yet is spooled to disk.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        What is run.
+    folder : RunDir
+        Where the tile files are, and the results go.
+    tiles : iterable of Tile
+        The plan's tiles in order, each when its file is there.
+    watch : Stopwatch
+        Told how long reading tile files, stitching, spooling, measuring, writing and painting
+        took.
+    threads : int
+        How many threads measure; half as many paint.
 
     Raises
     ------
     ResultNotReadable
         If a tile file is missing or damaged.
+    OutputNotWritable
+        If the operating system refuses to write.
     """
     names = class_names(plan)
-    by_class = np.zeros(len(names), np.int64)
-    counts = StitchCounts()
-    bands: list[Band] = []
-    n_cells = n_cut = 0
+    tally = _Tally(names)
+    tiles_across = max(1, ome_zarr.SHARD_PX // plan.grid.core_px)
+    painters = max(1, threads // 2)
+    with (
+        spool_below(folder.path, tiles_across) as spool,
+        MaskWriter(
+            folder.path / "masks.zarr",
+            _mask_source(plan, spool),
+            painters,
+            partial(watch.add, "masks_busy"),
+        ) as masks,
+        CellsWriter(folder.path / "cells.parquet", plan.frame, plan.scale.mpp, names) as table,
+        ThreadPoolExecutor(threads, "wsiseg-measure") as pool,
+    ):
+        found = _read_tiles(folder, plan.run_key, tiles, watch)
+        bands = watch.timed("stitch_busy", stitch(found, plan.options.stitch))
+        parts = _settled_parts(plan, bands, spool, masks, tally, watch)
+        for rows in in_order(pool, partial(_rows, plan, names, watch), parts, 2 * threads):
+            with watch.stage("table_busy"):
+                table.write_batch(rows)
+    return tally.counts()
+
+
+def in_order(
+    pool: ThreadPoolExecutor, task: Callable[[Item], Outcome], items: Iterable[Item], most: int
+) -> Iterator[Outcome]:
+    """Yield the outcome of a task for each item, in order; at most so many are under way."""
+    waiting: deque[Future[Outcome]] = deque()
+    for item in items:
+        waiting.append(pool.submit(task, item))
+        while len(waiting) > most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+_Part = tuple[Cells, RegionColumns | None]
+"""Some cells on their way to the table, and in which regions they are."""
+
+
+def _settled_parts(
+    plan: RunPlan,
+    bands: Iterable[StitchedBand],
+    spool: CellSpool,
+    masks: MaskWriter,
+    tally: _Tally,
+    watch: Stopwatch,
+) -> Iterator[_Part]:
+    """Count and spool the cells of each band, have painted what can be, and hand them on."""
     index = RegionIndex(plan.regions) if plan.regions else None
-    tiles = _read_tiles(folder, plan.run_key, [tile for tile, _ in plan.tiles])
-    with CellsWriter(folder.path / "cells.parquet", plan.frame, plan.scale.mpp, names) as writer:
-        for stitched in watch.timed("stitch", stitch(tiles, plan.options.stitch)):
-            cells = _with_some_class(stitched.cells)
-            counts = counts + stitched.counts
-            with watch.stage("measure"):
-                cells, regions = _within_regions(cells, plan, index, n_cells)
-                _write_cells(writer, cells, plan, regions)
-            with watch.stage("spool"):
-                bands += _spool(folder, len(bands), cells)
-            by_class += np.bincount(cells.instances.class_index, minlength=len(names))
-            n_cells += len(cells)
-            n_cut += int(cells.instances.cut.sum())
-    per_class = dict(zip(names, by_class.tolist(), strict=True))
-    return bands, CellCounts(n_cells, per_class, n_cut, counts)
+    for band, complete_above_px in zip(bands, _settled_rows(plan), strict=True):
+        cells = _with_some_class(band.cells)
+        cells, regions = _within_regions(cells, plan, index, tally.n_cells)
+        tally.add(cells, band.counts)
+        with watch.stage("spool_busy"):
+            spool.add(cells)
+        masks.cells_complete_above(complete_above_px)
+        for start in range(0, len(cells), _CELLS_AT_ONCE):
+            rows = np.arange(start, min(start + _CELLS_AT_ONCE, len(cells)))
+            yield part_of(cells, rows), _rows_of(regions, rows)
+
+
+def _settled_rows(plan: RunPlan) -> list[int]:
+    """Return for each row of tiles the first model row that cells of later ones may reach."""
+    rows = sorted({tile.row for tile, _ in plan.tiles})
+    tops = [plan.grid.tile(row, 0).outer.y_px for row in rows[1:]]
+    return [*tops, plan.frame.height_px] if rows else []
+
+
+def _rows_of(regions: RegionColumns | None, rows: NDArray[np.int64]) -> RegionColumns | None:
+    if regions is None or not len(rows):
+        return regions
+    first, n = int(rows[0]), len(rows)
+    return RegionColumns(*(column.slice(first, n) for column in regions))
+
+
+def _rows(plan: RunPlan, names: tuple[str, ...], watch: Stopwatch, part: _Part) -> pa.RecordBatch:
+    """Measure some cells; return their rows of the table."""
+    cells, regions = part
+    instances = cells.instances
+    with watch.stage("measure_busy"):
+        return cells_batch(
+            cells,
+            trace_outlines(instances),
+            measure_instances(instances, plan.model_mpp),
+            cell_uuids(instances, plan.slide.info.fingerprint, plan.model.card.sha256),
+            names,
+            plan.frame,
+            plan.scale.mpp,
+            regions,
+        )
 
 
 def _with_some_class(cells: Cells) -> Cells:
@@ -133,34 +214,27 @@ def class_colours(plan: RunPlan) -> dict[str, tuple[int, int, int]]:
     return {c.name: c.rgb for c in plan.model.card.classes} or {ONLY_CLASS: (255, 230, 0)}
 
 
-def paint_all(plan: RunPlan, folder: RunDir, bands: Sequence[Band], threads: int) -> None:
-    """Write `masks.zarr` from the spooled cells."""
-
-    def read_cells(y_start_px: int, y_end_px: int) -> Iterable[Cells]:
-        return (
-            _load_band(band.path)
-            for band in bands
-            if band.y_start_px < y_end_px and band.y_end_px > y_start_px
-        )
-
+def _mask_source(plan: RunPlan, spool: CellSpool) -> MaskSource:
     def read_rgb(frame: Frame, box: Box) -> NDArray[np.uint8]:
         return read_frame(plan.slide, frame, box)
 
-    write_masks(
-        folder.path / "masks.zarr",
+    return MaskSource(
         plan.frame,
         plan.model_mpp,
-        read_cells,
+        spool.near,
         read_rgb,
         class_names(plan),
         class_colours(plan),
-        threads=threads,
     )
 
 
-def _read_tiles(folder: RunDir, run_key: str, tiles: Sequence[Tile]) -> Iterator[TileInstances]:
-    for tile in tiles:
-        found = read_tile_file(folder.tile_file(tile), run_key, tile)
+def _read_tiles(
+    folder: RunDir, run_key: str, tiles: Iterable[Tile], watch: Stopwatch
+) -> Iterator[TileInstances]:
+    # Waiting for a tile is no work, and counts for no stage.
+    for tile in watch.timed("waiting", tiles):
+        with watch.stage("tile_files_busy"):
+            found = read_tile_file(folder.tile_file(tile), run_key, tile)
         if found is None:
             raise ResultNotReadable(
                 f"{folder.path.name}: the file of tile ({tile.row}, {tile.col}) is missing or "
@@ -203,38 +277,6 @@ def region_columns(
     # Nuclei outside have no members, so what is left is that of the kept ones, in order.
     ids = pa.ListArray.from_arrays(offsets, pa.array(found.member.astype(np.uint16)))
     return RegionColumns(names.take(innermost), classes.take(innermost), ids)
-
-
-def _write_cells(
-    writer: CellsWriter, cells: Cells, plan: RunPlan, regions: RegionColumns | None
-) -> None:
-    instances = cells.instances
-    writer.write(
-        cells,
-        trace_outlines(instances),
-        measure_instances(instances, plan.model_mpp),
-        cell_uuids(instances, plan.slide.info.fingerprint, plan.model.card.sha256),
-        regions,
-    )
-
-
-def _spool(folder: RunDir, number: int, cells: Cells) -> list[Band]:
-    if not len(cells):
-        return []
-    instances = cells.instances
-    tensors = {field.name: getattr(instances, field.name) for field in fields(Instances)}
-    tensors |= {"cell_id": cells.cell_id, "tile_row": cells.tile_row, "tile_col": cells.tile_col}
-    path = folder.work / f"band_{number:05d}.safetensors"
-    write_atomically(path, save({n: np.ascontiguousarray(t) for n, t in tensors.items()}))
-    rows = instances.runs[:, 0]
-    return [Band(path, int(rows.min()), int(rows.max()) + 1)]
-
-
-def _load_band(path: Path) -> Cells:
-    tensors = load_file(path)
-    names = [field.name for field in fields(Instances)]
-    instances = Instances(**{name: tensors[name] for name in names})
-    return Cells(instances, tensors["cell_id"], tensors["tile_row"], tensors["tile_col"])
 
 
 def stitch_counts_json(counts: CellCounts) -> dict[str, int]:

@@ -93,6 +93,9 @@ PrecisionOption = Annotated[
 ]
 BatchOption = Annotated[int | None, typer.Option(help="Tiles per call of the network.")]
 WorkersOption = Annotated[int | None, typer.Option(help="Start that many Dask processes.")]
+MemoryOption = Annotated[
+    float, typer.Option("--memory-gb", help="Memory a run on a CPU may take; fewer tiles at once.")
+]
 FormatOption = Annotated[str, typer.Option("--format", help="Exports, separated by commas.")]
 ReaderOption = Annotated[str | None, typer.Option(help="openslide, tiffslide or image.")]
 RunsArgument = Annotated[list[Path], typer.Argument(help="Runs, folders of runs, or globs.")]
@@ -116,6 +119,7 @@ def segment(
     precision: PrecisionOption = None,
     batch_size: BatchOption = None,
     workers: WorkersOption = None,
+    memory_gb: MemoryOption = 4.0,
     format: FormatOption = "geojson",  # noqa: A002
     strict: Strict = False,
     dry_run: DryRun = False,
@@ -129,7 +133,7 @@ def segment(
             "model": model,
             "scale": wsiseg.ScaleOptions(mpp, override_mpp, mpp_from_objective, force_scale),
             "options": wsiseg.PlanOptions(tissue=tissue, roi=roi, roi_origin=roi_origin.value),
-            "compute": wsiseg.ComputeOptions(device, precision, batch_size, workers),
+            "compute": wsiseg.ComputeOptions(device, precision, batch_size, workers, memory_gb),
         }
         entries = wsiseg.list_slides(slides)
         if dry_run:

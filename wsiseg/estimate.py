@@ -11,11 +11,11 @@ import numpy as np
 
 from wsiseg._disk_need import coarse_frames, nuclei_bytes, picture_bytes
 from wsiseg.geometry import Frame
-from wsiseg.machine import cores
+from wsiseg.machine import cores, peak_memory_mb
 from wsiseg.outlines import trace_outlines
 from wsiseg.pipeline import RunHere, tile_job
 from wsiseg.plan import RunPlan
-from wsiseg.predict import TileReport, peak_memory_mb
+from wsiseg.predict import TileReport
 from wsiseg.records import Tile
 from wsiseg.rundir import RunDir, read_run_json, read_tile_file, read_tile_report
 

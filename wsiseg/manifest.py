@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,14 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from wsiseg.assemble import CellCounts, Stopwatch, class_colours, stitch_counts_json
+from wsiseg.assemble import CellCounts, class_colours, stitch_counts_json
+from wsiseg.machine import PeakMemory
 from wsiseg.models import ModelCard
 from wsiseg.plan import RunPlan, RunWarning
-from wsiseg.predict import TileReport, peak_memory_mb
+from wsiseg.predict import TileReport
 from wsiseg.quality import TileQuality, slide_warnings
 from wsiseg.results import Result
 from wsiseg.rundir import RESULT_VERSION, RUN_FORMAT_VERSION
 from wsiseg.side_files import RESEARCH_USE
+from wsiseg.stopwatch import Stopwatch
 from wsiseg.tiles import plan_tiles
 
 _LEAST_PROBED = 30
@@ -154,20 +155,31 @@ def _nuclear_size(card: ModelCard, median_um2: float | None) -> list[RunWarning]
 
 
 def stage_seconds(watch: Stopwatch, reports: Sequence[TileReport]) -> dict[str, float]:
-    """Return wall-clock seconds by stage, and the summed busy seconds inside tiles."""
-    busy = {
+    """Return the seconds of `run.json`.
+
+    Names that end in `_busy` are sums over threads and processes, of stages that run at the
+    same time; the others follow one after the other, and add up to the whole.
+    """
+    in_tiles = {
         f"tiles_{stage}_busy": sum(report["seconds"][stage] for report in reports)
         for stage in ("read", "predict", "decode", "quality")
     }
-    return {name: round(spent, 3) for name, spent in (watch.seconds | busy).items()}
+    spent = {name: s for name, s in watch.seconds.items() if name != "waiting"} | in_tiles
+    in_turn = {name: s for name, s in spent.items() if not name.endswith("_busy")}
+    busy = {name: s for name, s in spent.items() if name.endswith("_busy")}
+    return {name: round(s, 3) for name, s in (in_turn | busy).items()}
 
 
-def peak_of_processes(reports: Sequence[TileReport]) -> float:
-    """Return the sum over processes of the largest resident size each had, in MB."""
-    peaks = {os.getpid(): peak_memory_mb()}
+def peak_of_processes(peak: PeakMemory, reports: Sequence[TileReport]) -> float:
+    """Return the peak memory of a run in MB.
+
+    That of this process and all below it, at the same time and shared pages counted once;
+    of workers elsewhere, which cannot be seen from here, the largest each has had.
+    """
+    elsewhere: dict[int, float] = {}
     for report in reports:
         # Reports of an earlier call come from files and do not name a process.
-        if "process" in report:
-            process = report["process"]
-            peaks[process] = max(peaks.get(process, 0.0), report["peak_memory_mb"])
-    return round(sum(peaks.values()), 1)
+        process = report.get("process")
+        if process is not None and process not in peak.processes:
+            elsewhere[process] = max(elsewhere.get(process, 0.0), report["peak_memory_mb"])
+    return round(peak.mb + sum(elsewhere.values()), 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from wsiseg._arrivals import Arrivals
 from wsiseg._run_folder import (
     delete,
     delete_partials,
@@ -25,9 +25,10 @@ from wsiseg._run_folder import (
     open_folder,
     refuse_deleting_input,
 )
-from wsiseg.assemble import Stopwatch, assemble_cells, paint_all
+from wsiseg.assemble import CellCounts, assemble_cells
 from wsiseg.errors import OutputExists, WarningsRefused
 from wsiseg.exporters import find_exporter
+from wsiseg.machine import PeakMemory, cores
 from wsiseg.manifest import (
     cell_fields,
     peak_of_processes,
@@ -54,6 +55,7 @@ from wsiseg.side_files import (
     write_tiles,
     write_tissue,
 )
+from wsiseg.stopwatch import Stopwatch
 from wsiseg.tiles import plan_tiles
 
 log = logging.getLogger("wsiseg")
@@ -63,8 +65,8 @@ _FULL_SHARE = 0.5
 """They hold at least this share of the tissue that the fullest tile holds."""
 _NOTES = frozenset({"regions"})
 """Codes of what is worth knowing, but speaks neither for nor against a slide."""
-_PAINTERS = 4
-"""Each holds a shard of 4096² px, so more would cost more memory than they save time."""
+_MEASURERS = 4
+"""Threads that measure nuclei, on enough cores; more are not needed to keep up with a GPU."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, steps done, steps in all."""
@@ -258,34 +260,26 @@ def _run(
     started: str,
     strict: bool,
 ) -> Result:
-    """Do all stages in order."""
+    """Do all stages: tiles, and at the same time stitching to masks; then what needs all cells."""
     for warning in (*plan.warnings, *plan.first_look):
         log.warning("%s", warning["message"])
     log.info("%d of %d tiles to run", len(plan.tiles), plan.grid.n_rows * plan.grid.n_cols)
-    with watch.stage("tiles"):
-        reports = _run_missing_tiles(plan, folder, run_tiles, tell, strict)
-    tell("cells", 0, 1)
-    bands, counts = assemble_cells(plan, folder, watch)
-    tell("cells", 1, 1)
-    log.info("%d cells", counts.n_cells)
-    with watch.stage("masks"):
-        paint_all(plan, folder, bands, threads=min(_PAINTERS, os.cpu_count() or 1))
-    run = started_run(plan, started) | cell_fields(counts)
-    result = Result(folder.path, run)
-    for number, name in enumerate(formats):
-        tell("exports", number, len(formats))
-        with watch.stage("exports"):
-            _export(result, name)
-    tell("exports", len(formats), len(formats))
-    with watch.stage("pictures"):
-        write_tissue(folder.path / "tissue.geojson", plan, result.bounds_origin_px)
-        write_tiles(folder.path / "tiles.parquet", plan, reports)
-        if plan.regions:
-            write_regions(folder.path / "regions.geojson", plan, result.bounds_origin_px)
-        write_thumbnail(folder.path / "thumbnail.png", plan, reports)
-        write_overlay(folder.path / "overlay.png", plan, result)
-    run["warnings"] = [*plan.warnings, *warnings_of_cells(plan, result, counts, reports)]
-    run |= {"status": "done", "finished_utc": _now(), "peak_memory_mb": peak_of_processes(reports)}
+    with PeakMemory() as peak:
+        reports, counts = _cells_and_masks(plan, folder, run_tiles, tell, watch, strict)
+        log.info("%d cells", counts.n_cells)
+        run = started_run(plan, started) | cell_fields(counts)
+        result = Result(folder.path, run)
+        for number, name in enumerate(formats):
+            tell("exports", number, len(formats))
+            with watch.stage("exports"):
+                _export(result, name)
+        tell("exports", len(formats), len(formats))
+        with watch.stage("pictures"):
+            _write_side_files(plan, folder, result, reports)
+            warnings = warnings_of_cells(plan, result, counts, reports)
+    run["warnings"] = [*plan.warnings, *warnings]
+    run |= {"status": "done", "finished_utc": _now()}
+    run["peak_memory_mb"] = peak_of_processes(peak, reports)
     run["seconds"] = stage_seconds(watch, reports)
     write_summary(folder.path / "summary.json", Result(folder.path, run))
     write_readme(folder.path / "README.txt", run)
@@ -294,6 +288,49 @@ def _run(
     delete_partials(folder)
     log.info("done")
     return open_result(folder.path)
+
+
+def _cells_and_masks(
+    plan: RunPlan,
+    folder: RunDir,
+    run_tiles: TileRunner,
+    tell: Progress,
+    watch: Stopwatch,
+    strict: bool,
+) -> tuple[list[TileReport], CellCounts]:
+    """Run the tiles; stitch, measure and paint in another thread what is there of them."""
+    threads = min(_MEASURERS, cores())
+    with (
+        ThreadPoolExecutor(1, "wsiseg-cells") as other,
+        Arrivals([tile for tile, _ in plan.tiles]) as arrivals,
+    ):
+        assembled = other.submit(assemble_cells, plan, folder, arrivals, watch, threads)
+        reports: list[TileReport] = []
+        tell("tiles", 0, len(plan.tiles))
+        with watch.stage("tiles"):
+            for report in _tile_reports(plan, folder, run_tiles, strict):
+                reports.append(report)
+                arrivals.add(report["row"], report["col"])
+                tell("tiles", len(reports), len(plan.tiles))
+                if assembled.done() and len(reports) < len(plan.tiles):
+                    # It ends before the last tile by an error alone, such as a full disk.
+                    break
+        tell("cells", 0, 1)
+        with watch.stage("cells"):
+            counts = assembled.result()
+        tell("cells", 1, 1)
+    return reports, counts
+
+
+def _write_side_files(
+    plan: RunPlan, folder: RunDir, result: Result, reports: Sequence[TileReport]
+) -> None:
+    write_tissue(folder.path / "tissue.geojson", plan, result.bounds_origin_px)
+    write_tiles(folder.path / "tiles.parquet", plan, reports)
+    if plan.regions:
+        write_regions(folder.path / "regions.geojson", plan, result.bounds_origin_px)
+    write_thumbnail(folder.path / "thumbnail.png", plan, reports)
+    write_overlay(folder.path / "overlay.png", plan, result)
 
 
 def tile_job(plan: RunPlan, folder: RunDir) -> TileJob:
@@ -312,32 +349,39 @@ def tile_job(plan: RunPlan, folder: RunDir) -> TileJob:
     )
 
 
-def _run_missing_tiles(
-    plan: RunPlan, folder: RunDir, run_tiles: TileRunner, tell: Progress, strict: bool
-) -> list[TileReport]:
-    """Run the tiles that have no valid file yet; return the reports of all."""
-    reports: list[TileReport] = []
-    missing = []
+def _tile_reports(
+    plan: RunPlan, folder: RunDir, run_tiles: TileRunner, strict: bool
+) -> Iterator[TileReport]:
+    """Run the tiles that have no valid file yet; yield the reports of all.
+
+    Raises
+    ------
+    WarningsRefused
+        If `strict` and the tiles looked at first give warnings.
+    """
+    probes = {(tile.row, tile.col) for tile in probe_tiles(plan)} if strict else set()
+    probed, missing = [], []
+    n_done = 0
     for tile, _ in plan.tiles:
         report = read_tile_report(folder.tile_file(tile), plan.run_key)
         if report is None:
             missing.append(tile)
-        else:
-            reports.append(report)
-    if reports:
-        log.info("%d tiles were done before", len(reports))
+            continue
+        n_done += 1
+        if (tile.row, tile.col) in probes:
+            probed.append(report)
+        yield report
+    if n_done:
+        log.info("%d tiles were done before", n_done)
     job = tile_job(plan, folder)
-    tell("tiles", len(reports), len(plan.tiles))
-    probes = probe_tiles(plan) if strict else []
-    for part in ([t for t in missing if t in probes], [t for t in missing if t not in probes]):
-        for report in run_tiles(job, part) if part else ():
-            reports.append(report)
-            tell("tiles", len(reports), len(plan.tiles))
-        places = {(tile.row, tile.col) for tile in probes}
-        probed = [report for report in reports if (report["row"], report["col"]) in places]
-        found = probe_warnings(plan, probed)
-        refuse_warnings(plan.slide.info.name, found, f"{len(reports)} tiles were run")
-    return reports
+    first = [tile for tile in missing if (tile.row, tile.col) in probes]
+    for report in run_tiles(job, first) if first else ():
+        probed.append(report)
+        yield report
+    found = probe_warnings(plan, probed)
+    refuse_warnings(plan.slide.info.name, found, f"{n_done + len(first)} tiles were run")
+    others = [tile for tile in missing if (tile.row, tile.col) not in probes]
+    yield from run_tiles(job, others) if others else ()
 
 
 def probe_tiles(plan: RunPlan) -> list[Tile]:

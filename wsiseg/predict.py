@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from wsiseg.decode import DecodeOptions, decode_instances
 from wsiseg.geometry import Frame
+from wsiseg.machine import peak_memory_mb
 from wsiseg.models import MapsModel, Numerics, Predictor
 from wsiseg.quality import TileQuality, measure_tile
 from wsiseg.records import Maps, Tile
@@ -152,13 +152,3 @@ def _blank_outside(maps: Maps, tile: Tile, frame: Frame) -> Maps:
     inside = tile.outer.intersection(frame.box).slices_in(tile.outer)
     nucleus[inside] = maps.nucleus[inside]
     return replace(maps, nucleus=nucleus)
-
-
-def peak_memory_mb() -> float:
-    """Return the largest resident size this process has had, in MB; 0 if not known."""
-    if sys.platform == "win32":
-        return 0.0
-    import resource  # not on Windows
-
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest / (1e6 if sys.platform == "darwin" else 1e3)

@@ -1,0 +1,125 @@
+"""Final cells on disk, in pieces, until their pixels are painted."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save
+
+from wsiseg.errors import OutputNotWritable
+from wsiseg.geometry import Box
+from wsiseg.records import Cells, Instances
+
+_IDENTITY = ("cell_id", "tile_row", "tile_col")
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Cells of a few neighbouring tiles, in a file."""
+
+    path: Path
+    box: Box
+    """Smallest box around their pixels."""
+
+
+class CellSpool:
+    """Keeps cells in files and finds those near a box again.
+
+    Any thread may read while another one adds.
+
+    Parameters
+    ----------
+    folder
+        Where the files go; exists, and is nobody else's.
+    tiles_across
+        Columns of tiles whose cells share a file.
+    """
+
+    def __init__(self, folder: Path, tiles_across: int) -> None:
+        self._folder = folder
+        self._tiles_across = tiles_across
+        self._pieces: list[_Piece] = []
+
+    def add(self, cells: Cells) -> None:
+        """Keep the cells of one row of tiles, in the order of their ids."""
+        group = cells.tile_col // self._tiles_across
+        starts = np.flatnonzero(np.diff(group, prepend=-1))
+        for start, stop in zip(starts, [*starts[1:], len(cells)], strict=True):
+            self._keep(part_of(cells, np.arange(start, stop)))
+
+    def _keep(self, cells: Cells) -> None:
+        instances = cells.instances
+        tensors = {field.name: getattr(instances, field.name) for field in fields(Instances)}
+        tensors |= {name: getattr(cells, name) for name in _IDENTITY}
+        path = self._folder / f"cells_{len(self._pieces):06d}.safetensors"
+        content = save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
+        try:
+            # Neither synced nor renamed: a later call never reads what this one keeps.
+            path.write_bytes(content)
+        except OSError as error:
+            raise OutputNotWritable(_not_written(error)) from error
+        self._pieces.append(_Piece(path, _box_around(instances.runs)))
+
+    def near(self, box: Box) -> Iterator[Cells]:
+        """Yield at least all cells with pixels in a box, a piece at a time."""
+        for piece in list(self._pieces):
+            if piece.box.intersection(box).area_px:
+                yield _load(piece.path)
+
+
+@contextmanager
+def spool_below(folder: Path, tiles_across: int) -> Iterator[CellSpool]:
+    """Give a spool in a new temporary folder, which is gone at the end.
+
+    Raises
+    ------
+    OutputNotWritable
+        If the operating system refuses to write.
+    """
+    # A call that is killed leaves it; its name is that of everything temporary.
+    temporary = folder / f".spool.{secrets.token_hex(8)}.tmp"
+    try:
+        try:
+            temporary.mkdir()
+        except OSError as error:
+            raise OutputNotWritable(_not_written(error)) from error
+        yield CellSpool(temporary, tiles_across)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _not_written(error: OSError) -> str:
+    return (
+        f"cells cannot be kept on disk for painting ({error.strerror}); free some space or choose "
+        "another output folder, then call the same command again"
+    )
+
+
+def part_of(cells: Cells, index: NDArray[np.int64]) -> Cells:
+    """Return some of the cells."""
+    return Cells(
+        cells.instances.taken(index),
+        cells.cell_id[index],
+        cells.tile_row[index],
+        cells.tile_col[index],
+    )
+
+
+def _box_around(runs: NDArray[np.int32]) -> Box:
+    """Return the smallest box around runs, of which there is one at least."""
+    top, left, _ = runs.min(axis=0).tolist()
+    bottom, _, right = runs.max(axis=0).tolist()
+    return Box(left, top, right - left, bottom + 1 - top)
+
+
+def _load(path: Path) -> Cells:
+    tensors = load_file(path)
+    instances = Instances(**{field.name: tensors[field.name] for field in fields(Instances)})
+    return Cells(instances, *(tensors[name] for name in _IDENTITY))
