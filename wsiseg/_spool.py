@@ -50,9 +50,10 @@ class CellSpool:
     def add(self, cells: Cells) -> None:
         """Keep the cells of one row of tiles, in the order of their ids."""
         group = cells.tile_col // self._tiles_across
-        starts = np.flatnonzero(np.diff(group, prepend=-1))
-        for start, stop in zip(starts, [*starts[1:], len(cells)], strict=True):
-            self._keep(part_of(cells, np.arange(start, stop)))
+        changes = np.flatnonzero(np.diff(group)) + 1
+        for index in np.split(np.arange(len(cells)), changes):
+            if len(index):
+                self._keep(part_of(cells, index))
 
     def _keep(self, cells: Cells) -> None:
         instances = cells.instances

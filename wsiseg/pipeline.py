@@ -180,6 +180,7 @@ def segment_planned(
         If it cannot be written.
     """
     watch = Stopwatch()
+    watch.add("plan", plan.seconds)
     tell = progress or _say_nothing
     for name in formats:
         find_exporter(name)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -16,6 +18,7 @@ from wsiseg.decode import DecodeOptions
 from wsiseg.errors import UsageError
 from wsiseg.first_look import sample_quality
 from wsiseg.geometry import Box, Frame
+from wsiseg.machine import cores
 from wsiseg.models import MapsModel, Numerics
 from wsiseg.quality import slide_warnings
 from wsiseg.records import Tile
@@ -122,6 +125,8 @@ class RunPlan:
     """What the user should know."""
     first_look: tuple[RunWarning, ...]
     """What a few blocks of tissue tell; what all tiles tell replaces it."""
+    seconds: float
+    """What planning took."""
 
     @property
     def frame(self) -> Frame:
@@ -183,6 +188,7 @@ def plan_run(slide: Slide, model: MapsModel, numerics: Numerics, options: PlanOp
     UsageError
         If the regions cannot be used.
     """
+    start = time.perf_counter()
     info, card = slide.info, model.card
     scale = resolve_scale(info.name, info.mpp_x, info.mpp_y, info.objective_power, options.scale)
     warning = upsampling_warning(info.name, scale.mpp, card.mpp, options.scale)
@@ -223,6 +229,7 @@ def plan_run(slide: Slide, model: MapsModel, numerics: Numerics, options: PlanOp
         tiles=tuple(plan_tiles(grid, area, near)),
         warnings=tuple(warnings),
         first_look=tuple(slide_warnings(looked_at, card.appearance)),
+        seconds=time.perf_counter() - start,
     )
 
 
@@ -295,14 +302,23 @@ def find_area(
     return AreaMask(coarse, factor, inside)
 
 
+_OVERVIEW_PX = 64
+"""Side of the blocks in which an overview is read."""
+
+
 def read_overview(slide: Slide, frame: Frame) -> NDArray[np.uint8]:
-    """Return the whole of a coarse frame, read block by block so that memory stays flat."""
+    """Return the whole of a coarse frame, read block by block so that memory stays flat.
+
+    Of a slide without coarse levels that is every pixel there is, so all cores read.
+    """
     rgb = np.empty((frame.height_px, frame.width_px, 3), np.uint8)
-    side_px = 64
-    for top in range(0, frame.height_px, side_px):
-        for left in range(0, frame.width_px, side_px):
-            block = Box(left, top, side_px, side_px).intersection(frame.box)
-            rgb[block.slices_in(frame.box)] = read_frame(slide, frame, block)
+
+    def read(block: Box) -> None:
+        rgb[block.slices] = read_frame(slide, frame, block)
+
+    with ThreadPoolExecutor(cores(), "wsiseg-overview") as readers:
+        for _ in readers.map(read, frame.box.squares(_OVERVIEW_PX)):
+            pass
     return rgb
 
 
