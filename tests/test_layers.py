@@ -81,6 +81,7 @@ PART_OF = {
     "exporters/_ngff": "exporters/ome_zarr",
     "exporters/_paint": "exporters/ome_zarr",
     "models/_timm": "models/hovernet",
+    "testing/_giga_tiff": "testing/gigapixel",
 }
 """Private modules and the public one, or the package, they are a part of."""
 
@@ -94,7 +95,7 @@ ALLOWED_AT = {
     "zarr": ("exporters/ome_zarr", "exporters/_ngff", "doctor"),
     "openslide": ("slides/",),
     "tiffslide": ("slides/",),
-    "tifffile": ("slides/",),
+    "tifffile": ("slides/", "testing/_giga_tiff"),
 }
 """Heavy packages and the only places that may import them, deferred or not."""
 

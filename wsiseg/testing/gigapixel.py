@@ -6,12 +6,10 @@ As a command::
 
 From Python::
 
-    >>> from pathlib import Path
-    >>> from wsiseg.testing.gigapixel import MosaicOptions, PaintedPictures, write_mosaic, scatter
-    >>> painted = PaintedPictures(nuclei_per_mm2=4000, side_px=250)
-    >>> mosaic = scatter(painted, MosaicOptions(2000, 2000, tissue_share=0.15))
-    >>> truth = write_mosaic(Path("painted.svs"), mosaic, painted)  # doctest: +SKIP
-    >>> truth.labels_in(Box(0, 0, 512, 512))  # doctest: +SKIP
+    painted = PaintedPictures(nuclei_per_mm2=4000)
+    mosaic = scatter(painted, MosaicOptions(50_000, 40_000, tissue_share=0.15))
+    truth = write_mosaic(Path("painted.svs"), mosaic, painted)
+    truth.labels_in(Box(0, 0, 512, 512))  # (h, w), int64; the same from open_truth(…)
 
 Memory does not depend on the slide's size; what is read from the pictures stays below
 64 million pixels.  The slide is an BigTIFF like Aperio's (JPEG 4:2:0 of quality 90, tiles of
@@ -161,8 +159,11 @@ def _pictures(given: argparse.Namespace) -> Pictures:
         raise UsageError("--once lays given images side by side; name their folders with --images")
     if given.seed < 0:
         raise UsageError(f"the seed is {given.seed}; a whole number from 0 on is needed")
-    side = min(1000, *given.side)
-    return PaintedPictures(given.nuclei_per_mm2, given.mpp, given.seed, side)
+    side = max(1, min(1000, *given.side))
+    n_cells = (given.side[0] // side) * (given.side[1] // side)
+    return PaintedPictures(
+        given.nuclei_per_mm2, given.mpp, given.seed, side, max(1, min(16, n_cells))
+    )
 
 
 def _print(line: str) -> None:

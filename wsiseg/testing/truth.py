@@ -135,7 +135,7 @@ def open_truth(path: Path) -> MosaicTruth:
         If it is missing or something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             if "format" not in file or str(file["format"]) != _FORMAT:
                 raise SlideNotReadable(f"{path.name} is no {_FORMAT!r}; make the slide again")
             width, height = file["slide_px"].tolist()
