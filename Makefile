@@ -4,7 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check lint types clean
+# Annotated images for test slides: folders with images/ and inst/ below data/, if there are any.
+WSISEG_SHARED ?= ../shared
+ANNOTATED := $(patsubst %/inst,%,$(wildcard $(WSISEG_SHARED)/data/monuseg_train/inst $(WSISEG_SHARED)/data/consep_train/inst))
+GIGAPIXEL := .cache/gigapixel
+
+.PHONY: help demo test gigapixel check lint types clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -20,6 +25,13 @@ demo: $(READY)  ## segment a real slide with the shipped model
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest
 
+gigapixel: $(READY)  ## make slides of 20,000, 50,000 and 100,000 px to measure with (1 GB)
+	mkdir -p $(GIGAPIXEL)
+	for side in 20000 50000 100000; do \
+		$(BIN)/python -m wsiseg.testing.gigapixel $(GIGAPIXEL)/$$side.svs --side $$side --tissue 0.15 \
+			$(if $(ANNOTATED),--images $(ANNOTATED)) || exit; \
+	done
+
 lint: $(READY)  ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -30,5 +42,5 @@ types: $(READY)  ## check types
 check: lint types  ## style and types
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) demo $(GIGAPIXEL) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -86,6 +86,7 @@ PART_OF = {
     "exporters/_paint": "exporters/ome_zarr",
     "exporters/_shards": "exporters/ome_zarr",
     "models/_timm": "models/hovernet",
+    "testing/_giga_tiff": "testing/gigapixel",
 }
 """Private modules and the public one, or the package, they are a part of."""
 
@@ -99,7 +100,7 @@ ALLOWED_AT = {
     "zarr": ("exporters/ome_zarr", "exporters/_ngff", "exporters/_ome_zarr_older", "doctor"),
     "openslide": ("slides/",),
     "tiffslide": ("slides/",),
-    "tifffile": ("slides/",),
+    "tifffile": ("slides/", "testing/_giga_tiff"),
 }
 """Heavy packages and the only places that may import them, deferred or not."""
 
