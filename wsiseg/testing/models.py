@@ -89,9 +89,9 @@ class LocalNetwork:
 def fine_network() -> LocalNetwork:
     """Return a network for slides of 0.25 µm per pixel, in tiles like the shipped model's.
 
-    For measurements on slides too large for a trained network: it takes 20 ms of one core for
-    a block of 1408² px.  On painted tissue it finds every nucleus; of annotated nuclei it
-    touches nine in ten, but follows few outlines.
+    For measurements on slides too large for a trained network: it takes some 20 ms of one core
+    for a block of 1408² px.  On painted tissue it finds nearly every nucleus; of annotated
+    nuclei it touches 85 to 92 in a hundred, but follows the outline of three in ten.
     """
     return LocalNetwork(mpp=0.25, core_px=1024, margin_px=192, smooth_px=9, min_area_px=40)
 
