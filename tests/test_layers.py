@@ -71,6 +71,7 @@ PART_OF = {
     "_run_record": "results",
     "_run_folder": "pipeline",
     "_seams": "stitch",
+    "_sha1": "identity",
     "_slide_table": "listing",
     "_tissue_glass": "tissue",
     "_tissue_stain": "tissue",
