@@ -76,6 +76,7 @@ PART_OF = {
     "_tissue_glass": "tissue",
     "_tissue_stain": "tissue",
     "exporters/_cells_batch": "exporters/parquet",
+    "exporters/_decimal_text": "exporters/geojson",
     "exporters/_feature_text": "exporters/geojson",
     "exporters/_finish": "exporters/",
     "exporters/_finish_parts": "exporters/",
