@@ -26,7 +26,13 @@ from wsiseg.errors import (
     UnknownName,
     UsageError,
 )
-from wsiseg.exporters import _feature_text, _geojson_choice, exporter_names, find_exporter
+from wsiseg.exporters import (
+    _decimal_text,
+    _feature_text,
+    _geojson_choice,
+    exporter_names,
+    find_exporter,
+)
 from wsiseg.exporters.geojson import MEASUREMENTS, GeojsonOptions, export_geojson, write_geojson
 from wsiseg.exporters.parquet import CELLS_SCHEMA, CellsWriter
 from wsiseg.geometry import Frame
@@ -247,20 +253,49 @@ def test_a_coordinate_that_is_no_position_is_refused(tmp_path, wrong):
         write(tmp_path / "a.geojson", replaced(table, "geometry", [bytes(geometry)]))
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.integers(-(10**16), 10**16), st.sampled_from([0, 2, 4]))
+numbers = st.one_of(
+    st.integers(-(10**16), 10**16),
+    st.integers(-(10**9), 10**9),
+    st.builds(
+        lambda sign, power, near: sign * 10**power + near,
+        st.sampled_from([-1, 1]),
+        st.integers(0, 16),
+        st.integers(-1, 1),
+    ),
+    st.builds(lambda few, power: few * 10**power, st.integers(-99, 99), st.integers(0, 13)),
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(numbers, st.sampled_from([0, 2, 4]))
 def test_numbers_are_written_shortly_and_exactly(value, decimals):
-    out = np.full(40, ord("#"), np.uint8)
-    end = _feature_text._put_decimal(out, 0, value, decimals)
+    out = np.full(64, ord("#"), np.uint8)
+    end = _decimal_text.put_decimal(out, 0, value, decimals)
     text = bytes(out[:end]).decode()
     assert Decimal(text) == Decimal(value).scaleb(-decimals)
     assert json.loads(text, parse_int=Decimal, parse_float=Decimal) == Decimal(text)
     assert "." not in text or not text.endswith(("0", "."))
     assert (out[end:] == ord("#")).all()
+    fast = np.full(64, ord("#"), np.uint8)
+    for put in (
+        (_decimal_text.put_value, decimals),
+        *([(_decimal_text.put_coordinate,)] if decimals == 2 else []),
+    ):
+        assert put[0](fast, 0, value, *put[1:]) == end
+        assert bytes(fast[:end]).decode() == text
+        assert (fast[max(end, _decimal_text.SLACK_BYTES) :] == ord("#")).all()
+
+
+def test_digits_by_multiplication_are_exact():
+    """The multiplications that stand for divisions are exact for all there is."""
+    out = np.empty(64, np.uint8)
+    for value in range(100_000):
+        end = _decimal_text.put_value(out, 0, value * 1_000 + value % 1_000, 0)
+        assert int(bytes(out[:end])) == value * 1_000 + value % 1_000
 
 
 @pytest.mark.parametrize("centi_px", [-1, -5, -99, 0, -100, 12345, -(10**14)])
-@pytest.mark.parametrize("value", [_feature_text.MISSING, 0, -1, -(10**16)])
+@pytest.mark.parametrize("value", [_decimal_text.MISSING, 0, -1, -(10**16)])
 def test_features_fit_the_buffer_reserved(centi_px, value):
     n, rings, vertices = 3, 6, 1000
     block = _feature_text.FeatureBlock(
@@ -273,7 +308,7 @@ def test_features_fit_the_buffer_reserved(centi_px, value):
         values=np.full((n, 2), value, np.int64),
     )
     texts = _feature_text.FeatureTexts.of(['"a"', '"bc"'], ['"r"', '"st"'], ['"m"', '"n"'], [0, 4])
-    written = _feature_text.FeatureWriter().write(block, texts)
+    written = _feature_text.features_text(block, texts)
     assert len(written) <= _feature_text._most_bytes(block, texts)
     features = json.loads(b"[" + bytes(written)[1:] + b"]")
     assert [len(f["geometry"]["coordinates"]) for f in features] == [2] * n

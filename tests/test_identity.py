@@ -34,7 +34,8 @@ def texts(rows: np.ndarray) -> list[str]:
     return [bytes(row).decode("ascii") for row in rows]
 
 
-sums = st.integers(0, 2**62)
+# Small ones as they are, and all that fit: names of one block of SHA-1 and of two.
+sums = st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(-1000, 10**8))
 
 
 @given(st.lists(st.tuples(sums, sums, st.integers(1, 2**40)), max_size=20), st.text(), st.text())
@@ -46,6 +47,14 @@ def test_equal_to_pythons(places, fingerprint, sha256):
     assert rows.shape == (len(places), 36)
     assert rows.dtype == np.uint8
     assert texts(rows) == expected
+
+
+def test_names_of_every_length():
+    """Where the padding just fits into a block, and where it no longer does."""
+    places = [(10**a - 1, 10**b - 1, 10**c) for a in range(19) for b in (1, 9, 18) for c in (0, 18)]
+    namespace = run_namespace("slide", "model")
+    expected = [str(uuid.uuid5(namespace, "/".join(map(str, place)))) for place in places]
+    assert texts(cell_uuids(instances_at(places), "slide", "model")) == expected
 
 
 def test_identities_of_earlier_versions_stay():

@@ -10,7 +10,8 @@ import pytest
 import shapely
 from numpy.typing import NDArray
 
-from wsiseg.pictures import choose_crops
+from wsiseg import _crops
+from wsiseg.pictures import Centroids, choose_crops
 
 TILES = [(x, y, 500.0, 500.0) for y in (0.0, 500.0, 1000.0) for x in (0.0, 500.0, 1000.0)]
 
@@ -24,9 +25,41 @@ def a_slide(seed: int = 0, n: int = 800) -> tuple[NDArray[np.float64], NDArray[n
     return np.ascontiguousarray(x), np.ascontiguousarray(y)
 
 
+def whole(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[Centroids]:
+    return [Centroids(np.arange(1, len(x) + 1), x, y)]
+
+
 def choose(seed: int = 0, crop_px: float = 150.0) -> list[Any]:
     x, y = a_slide()
-    return choose_crops(x, y, [500.0, 1000.0], [500.0, 1000.0], TILES, seed, crop_px)
+    return choose_crops(whole(x, y), [500.0, 1000.0], [500.0, 1000.0], TILES, seed, crop_px)
+
+
+@pytest.mark.parametrize("n_pieces", [2, 7, 300])
+def test_pieces_make_no_difference(n_pieces: int) -> None:
+    x, y = a_slide()
+    (everything,) = whole(x, y)
+    edges = np.linspace(0, len(x), n_pieces + 1).astype(int)
+    pieces = [Centroids(*(part[a:b] for part in everything)) for a, b in itertools.pairwise(edges)]
+    seams = [500.0, 1000.0]
+    assert choose_crops(iter(pieces), seams, seams, TILES, 0, 150.0) == choose(0)
+
+
+def test_the_candidates_on_seams_are_those_of_the_smallest_hashes() -> None:
+    x, y = a_slide()
+    (everything,) = whole(x, y)
+    hashes = _crops._hashed(everything.cell_id, 5)
+    assert len(np.unique(hashes)) == len(x)
+    gap = [np.minimum(abs(v - 500), abs(v - 1000)) for v in (x, y)]
+    near = [i for i in np.argsort(hashes).tolist() if min(gap[0][i], gap[1][i]) <= 150 / 4]
+    beside = _crops._Beside([500.0, 1000.0], [500.0, 1000.0], 150 / 4, 5)
+    for a in range(0, len(x), 100):
+        beside.add(Centroids(*(part[a : a + 100] for part in everything)))
+    found = list(beside.places())
+    assert len(found) == min(len(near), 256)
+    for (seam_x, seam_y, upright), i in zip(found, near, strict=False):
+        assert upright == (gap[0][i] <= gap[1][i])
+        assert (seam_y if upright else seam_x) == (y[i] if upright else x[i])
+        assert (seam_x if upright else seam_y) in (500, 1000)
 
 
 def overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
@@ -65,7 +98,7 @@ def test_the_densest_crop_is_that_of_the_slow_twin() -> None:
     crops = [(min(max(a, 0), 1350), min(max(b, 0), 1350), 150, 150) for a in steps for b in steps]
     best = max(n_inside(box, x, y) for box in crops)
     # Without seams nothing is taken before the densest ones.
-    choices = choose_crops(x, y, [], [], TILES, 0, 150)
+    choices = choose_crops(whole(x, y), [], [], TILES, 0, 150)
     densest = [choice.box for choice in choices if choice.kind == "densest"]
     assert n_inside(densest[0], x, y) == best
     for nest in ((300, 300), (1200, 250), (700, 1300)):
@@ -86,7 +119,7 @@ def test_seam_crops_are_centred_on_a_seam_beside_a_nucleus() -> None:
 def test_there_is_no_seam_beside_a_tile_that_did_not_run() -> None:
     x, y = a_slide()
     alone = [TILES[4]]
-    kinds = {c.kind for c in choose_crops(x, y, [500, 1000], [500, 1000], alone, 0, 100)}
+    kinds = {c.kind for c in choose_crops(whole(x, y), [500, 1000], [500, 1000], alone, 0, 100)}
     assert "seam" not in kinds
 
 
@@ -95,15 +128,15 @@ def test_choices_scale_with_the_frame(scale: float) -> None:
     x, y = a_slide()
     seams = [500.0 * scale, 1000.0 * scale]
     tiles = [tuple(v * scale for v in tile) for tile in TILES]
-    scaled = choose_crops(x * scale, y * scale, seams, seams, tiles, 0, 150 * scale)
+    scaled = choose_crops(whole(x * scale, y * scale), seams, seams, tiles, 0, 150 * scale)
     for one, other in zip(choose(0), scaled, strict=True):
         assert np.allclose(np.array(one.box) * scale, other.box)
 
 
 def test_small_and_empty_slides() -> None:
     none = np.empty(0)
-    assert choose_crops(none, none, [], [], [], 0, 256) == []
-    one = choose_crops(none, none, [], [], [(0, 0, 1, 1)], 0, 256)
+    assert choose_crops(whole(none, none), [], [], [], 0, 256) == []
+    one = choose_crops(whole(none, none), [], [], [(0, 0, 1, 1)], 0, 256)
     assert [(c.kind, c.box) for c in one] == [("random", (0, 0, 256, 256))]
-    both = choose_crops(np.array([0.5]), np.array([0.5]), [], [], [(0, 0, 1, 1)], 0, 256)
+    both = choose_crops(whole(np.array([0.5]), np.array([0.5])), [], [], [(0, 0, 1, 1)], 0, 256)
     assert [c.kind for c in both] == ["random", "densest"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +31,19 @@ class CropChoice:
     """Where, in level-0 pixels."""
 
 
+class Centroids(NamedTuple):
+    """Where some of the nuclei are."""
+
+    cell_id: NDArray[np.integer]
+    """(n,): whole numbers, each once."""
+    x_px: NDArray[np.float64]
+    """(n,): level-0 pixels."""
+    y_px: NDArray[np.float64]
+    """(n,): level-0 pixels."""
+
+
 def choose_crops(
-    x_px: NDArray[np.float64],
-    y_px: NDArray[np.float64],
+    centroids: Iterable[Centroids],
     seams_x_px: Sequence[float] | NDArray[np.float64],
     seams_y_px: Sequence[float] | NDArray[np.float64],
     analysed: Sequence[FloatBox] | NDArray[np.float64],
@@ -43,13 +54,16 @@ def choose_crops(
 
     A random place is uniform over the analysed area, whether it shows nuclei or not.  The
     densest places are the fullest crops of a grid of half a crop's step.  Seam crops are
-    centred on a seam, beside a nucleus chosen at random; both sides were analysed.  Crops
+    centred on a seam, beside a nucleus chosen by a hash of its id; both sides were analysed.  Crops
     of one kind never overlap, and those of different kinds only where there is no other.
+
+    Of the nuclei only counts in squares and a few candidates are held, so memory does not grow
+    with their number; how they are divided into pieces makes no difference.
 
     Parameters
     ----------
-    x_px, y_px : ndarray
-        (n,) centroids in level-0 pixels.
+    centroids : iterable of Centroids
+        All nuclei, in pieces.
     seams_x_px, seams_y_px : sequence of float
         Level-0 positions of the upright and of the level edges between tile cores.
     analysed : sequence of (x, y, width, height)
@@ -67,10 +81,15 @@ def choose_crops(
     boxes = np.asarray(analysed, np.float64).reshape(-1, 4)
     if len(boxes) == 0:
         return []
+    squares = _Squares(_extent(boxes), crop_px / 2)
+    beside = _Beside(seams_x_px, seams_y_px, crop_px / 4, seed)
+    for piece in centroids:
+        squares.add(piece)
+        beside.add(piece)
     candidates: dict[CropKind, list[FloatBox]] = {
         # The rarest first: random crops find room anywhere.
-        "seam": list(_on_seams(x_px, y_px, seams_x_px, seams_y_px, boxes, seed, crop_px)),
-        "densest": _densest(x_px, y_px, boxes, crop_px),
+        "seam": list(_on_seams(beside, boxes, crop_px)),
+        "densest": _densest(squares, boxes, crop_px),
         "random": _at_random(boxes, seed, crop_px),
     }
     taken: list[FloatBox] = []
@@ -129,44 +148,93 @@ def _at_random(boxes: NDArray[np.float64], seed: int, crop_px: float) -> list[Fl
     return [_placed(x, y, extent, crop_px) for x, y in corner.tolist()]
 
 
-def _densest(
-    x_px: NDArray[np.float64], y_px: NDArray[np.float64], boxes: NDArray[np.float64], crop_px: float
-) -> list[FloatBox]:
+class _Squares:
+    """How many centroids lie in each square of a grid that starts at (0, 0)."""
+
+    def __init__(self, extent: FloatBox, step_px: float) -> None:
+        left, top, width, height = extent
+        self.step_px = step_px
+        # Nuclei may lie a little outside; what is farther off counts at the edge.
+        self.first_row, self.first_col = (math.floor(v / step_px) - 2 for v in (top, left))
+        last_row, last_col = (math.floor(v / step_px) + 2 for v in (top + height, left + width))
+        self.n = np.zeros((last_row - self.first_row, last_col - self.first_col), np.int64)
+
+    def add(self, piece: Centroids) -> None:
+        """Count some centroids."""
+        row, col = (
+            np.clip(np.floor(values / self.step_px).astype(np.int64) - first, 0, size - 1)
+            for values, first, size in zip(
+                (piece.y_px, piece.x_px),
+                (self.first_row, self.first_col),
+                self.n.shape,
+                strict=True,
+            )
+        )
+        n_columns = self.n.shape[1]
+        self.n += np.bincount(row * n_columns + col, minlength=self.n.size).reshape(self.n.shape)
+
+
+def _densest(squares: _Squares, boxes: NDArray[np.float64], crop_px: float) -> list[FloatBox]:
     """Return crops by falling number of centroids; of equals the first by (row, col)."""
-    if len(x_px) == 0:
-        return []
-    step = crop_px / 2
-    row, col = (np.floor(v / step).astype(np.int64) + 1 for v in (y_px, x_px))
-    # One more column than there are, so that a neighbour's key never wraps into a row.
-    stride = int(col.max()) + 2
-    bins, n = np.unique(row * stride + col, return_counts=True)
-    corners = np.concatenate([bins - down * stride - right for down in (0, 1) for right in (0, 1)])
-    corner, position = np.unique(corners, return_inverse=True)
-    n_in_crop = np.bincount(position, np.tile(n, 4))
-    best = np.lexsort((corner, -n_in_crop))[:_CANDIDATES]
-    rows, cols = np.divmod(corner[best], stride)
-    starts = zip(((cols - 1) * step).tolist(), ((rows - 1) * step).tolist(), strict=True)
+    n, step_px = np.pad(squares.n, 1), squares.step_px
+    n_in_crop = n[:-1, :-1] + n[:-1, 1:] + n[1:, :-1] + n[1:, 1:]
+    row, col = np.nonzero(n_in_crop)
+    best = np.lexsort((col, row, -n_in_crop[row, col]))[:_CANDIDATES]
+    x = (col[best] - 1 + squares.first_col) * step_px
+    y = (row[best] - 1 + squares.first_row) * step_px
     extent = _extent(boxes)
-    return [_placed(x, y, extent, crop_px) for x, y in starts]
+    return [_placed(*at, extent, crop_px) for at in zip(x.tolist(), y.tolist(), strict=True)]
 
 
-def _on_seams(
-    x_px: NDArray[np.float64],
-    y_px: NDArray[np.float64],
-    seams_x_px: Sequence[float] | NDArray[np.float64],
-    seams_y_px: Sequence[float] | NDArray[np.float64],
-    boxes: NDArray[np.float64],
-    seed: int,
-    crop_px: float,
-) -> Iterator[FloatBox]:
+class _Beside:
+    """Some nuclei near seams, those whose ids have the smallest hashes."""
+
+    def __init__(
+        self,
+        seams_x_px: Sequence[float] | NDArray[np.float64],
+        seams_y_px: Sequence[float] | NDArray[np.float64],
+        reach_px: float,
+        seed: int,
+    ) -> None:
+        self._seams_px = seams_x_px, seams_y_px
+        self._reach_px = reach_px
+        self._seed = seed
+        self._hash = np.empty(0, np.uint64)
+        self._places = np.empty((0, 3), np.float64)
+
+    def add(self, piece: Centroids) -> None:
+        """Look at some nuclei."""
+        x, y = piece.x_px, piece.y_px
+        near_x, gap_x = _nearest(x, self._seams_px[0])
+        near_y, gap_y = _nearest(y, self._seams_px[1])
+        near = np.flatnonzero(np.minimum(gap_x, gap_y) <= self._reach_px)
+        upright = (gap_x <= gap_y)[near]
+        centre_x = np.where(upright, near_x[near], x[near])
+        centre_y = np.where(upright, y[near], near_y[near])
+        hashes = np.concatenate([self._hash, _hashed(piece.cell_id[near], self._seed)])
+        places = np.vstack([self._places, np.column_stack([centre_x, centre_y, upright])])
+        first = np.argsort(hashes)[:_CANDIDATES]
+        self._hash, self._places = hashes[first], places[first]
+
+    def places(self) -> Iterator[tuple[float, float, bool]]:
+        """Yield (x, y, whether the seam is upright) on the seam, by rising hash."""
+        for x, y, upright in self._places.tolist():
+            yield x, y, bool(upright)
+
+
+def _hashed(cell_id: NDArray[np.integer], seed: int) -> NDArray[np.uint64]:
+    """Return a permutation of the 64-bit words (SplitMix64), so that ids never tie."""
+    mixed = cell_id.astype(np.uint64) + np.uint64(seed % 2**32 << 32)
+    mixed *= np.uint64(0x9E37_79B9_7F4A_7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58_476D_1CE4_E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D0_49BB_1331_11EB)
+    return np.asarray(mixed ^ (mixed >> np.uint64(31)), np.uint64)
+
+
+def _on_seams(beside: _Beside, boxes: NDArray[np.float64], crop_px: float) -> Iterator[FloatBox]:
     """Yield crops centred on a seam, each beside a nucleus within a quarter of a crop."""
-    near_x, gap_x = _nearest(x_px, seams_x_px)
-    near_y, gap_y = _nearest(y_px, seams_y_px)
-    candidates = np.flatnonzero(np.minimum(gap_x, gap_y) <= crop_px / 4)
-    rng, extent = np.random.default_rng([seed, 1]), _extent(boxes)
-    for i in rng.permutation(candidates)[:_CANDIDATES]:
-        upright = gap_x[i] <= gap_y[i]
-        x, y = (near_x[i], y_px[i]) if upright else (x_px[i], near_y[i])
+    extent = _extent(boxes)
+    for x, y, upright in beside.places():
         aside = (1.0, 0.0) if upright else (0.0, 1.0)
         if all(_analysed(boxes, x + s * aside[0], y + s * aside[1]) for s in (-1, 1)):
             yield _placed(x - crop_px / 2, y - crop_px / 2, extent, crop_px)

@@ -222,6 +222,53 @@ def overlapping_pairs(
     return found[:n_found]
 
 
+@numba.njit(cache=True, nogil=True)
+def gathered_runs(
+    runs: NDArray[np.int32],
+    extra: NDArray[np.int32],
+    begin: NDArray[np.int64],
+    end: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Return (first_run, runs) of masks, as `records.gather_runs` does, without large indices.
+
+    Each mask has the runs from `begin` to `end`, counted through `runs` and then `extra`.
+    """
+    first_run = np.zeros(len(begin) + 1, np.int64)
+    for i in range(len(begin)):
+        first_run[i + 1] = first_run[i] + end[i] - begin[i]
+    out = np.empty((first_run[-1], 3), np.int32)
+    base = len(runs)
+    for i in range(len(begin)):
+        source = extra if begin[i] >= base else runs
+        shift = begin[i] - base if begin[i] >= base else begin[i]
+        to = first_run[i]
+        for k in range(end[i] - begin[i]):
+            out[to + k, 0] = source[shift + k, 0]
+            out[to + k, 1] = source[shift + k, 1]
+            out[to + k, 2] = source[shift + k, 2]
+    return first_run, out
+
+
+NO_RUNS = np.empty((0, 3), np.int32)
+
+
+def taken_instances(instances: Instances, index: NDArray[np.int64]) -> Instances:
+    """Return `instances.taken(index)`, with less memory on the way."""
+    begin, end = instances.first_run[index], instances.first_run[index + 1]
+    first_run, runs = gathered_runs(instances.runs, NO_RUNS, begin, end)
+    return Instances(
+        first_run=first_run,
+        runs=runs,
+        area_px=instances.area_px[index],
+        row_sum=instances.row_sum[index],
+        col_sum=instances.col_sum[index],
+        class_index=instances.class_index[index],
+        class_prob=instances.class_prob[index],
+        nucleus_prob=instances.nucleus_prob[index],
+        cut=instances.cut[index],
+    )
+
+
 _NO_INSTANCES = Instances(
     first_run=np.zeros(1, np.int64),
     runs=np.empty((0, 3), np.int32),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numba
 import numpy as np
@@ -12,11 +12,13 @@ from wsiseg._run_overlaps import (
     components,
     concatenated,
     count_px,
+    gathered_runs,
     largest_part,
     overlapping_pairs,
     subtract_runs,
+    taken_instances,
 )
-from wsiseg.records import Instances, Tile, gather_runs
+from wsiseg.records import Instances, Tile
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,11 +62,11 @@ class Fate:
     clipped: NDArray[np.bool_]
     """(n,): placed, and lost pixels to another one."""
     begin: NDArray[np.int64]
-    """(n,): first of its runs in `runs`."""
+    """(n,): first of its runs, counted through those of the instances and then `extra`."""
     end: NDArray[np.int64]
     """(n,): the run after its last."""
-    runs: NDArray[np.int32]
-    """(m, 3): all runs, those of clipped masks at the end."""
+    extra: NDArray[np.int32]
+    """(m, 3): the runs of clipped masks."""
 
 
 def check_pixels(instances: Instances, tile: Tile) -> None:
@@ -120,7 +122,7 @@ def joined(parts: list[Found]) -> Found:
 def taken(found: Found, index: NDArray[np.int64]) -> Found:
     """Return some of the instances, in the order of `index`."""
     return Found(
-        found.instances.taken(index),
+        taken_instances(found.instances, index),
         found.box[index],
         found.tile_row[index],
         found.tile_col[index],
@@ -191,29 +193,34 @@ def resolve(found: Found, pairs: NDArray[np.int64], min_area_px: int) -> Fate:
     )
     placed = kept & (end > begin)
     clipped = end > len(instances.runs)
-    return Fate(kept, placed, clipped, begin, end, np.concatenate((instances.runs, extra)))
+    return Fate(kept, placed, clipped, begin, end, extra)
 
 
 def cells_of(found: Found, fate: Fate, index: NDArray[np.int64]) -> Instances:
     """Return the final masks of some placed instances."""
-    whole = found.instances.taken(index)
-    first_run, runs = gather_runs(fate.runs, fate.begin[index], fate.end[index])
-    sums = np.stack((whole.area_px, whole.row_sum, whole.col_sum))
+    old = found.instances
+    first_run, runs = gathered_runs(old.runs, fate.extra, fate.begin[index], fate.end[index])
+    sums = np.stack((old.area_px[index], old.row_sum[index], old.col_sum[index]))
     at = np.flatnonzero(fate.clipped[index])
     if len(at):
-        first, left = gather_runs(fate.runs, fate.begin[index[at]], fate.end[index[at]])
+        first, left = gathered_runs(
+            old.runs, fate.extra, fate.begin[index[at]], fate.end[index[at]]
+        )
         row, start, stop = left.astype(np.int64).T
         n = stop - start
         of_run = np.stack((n, n * row, n * (start + stop - 1) // 2))
         sums[:, at] = np.add.reduceat(of_run, first[:-1], axis=1)
     area_px, row_sum, col_sum = sums
-    return replace(
-        whole,
+    return Instances(
         first_run=first_run,
         runs=runs,
         area_px=area_px,
         row_sum=row_sum,
         col_sum=col_sum,
+        class_index=old.class_index[index],
+        class_prob=old.class_prob[index],
+        nucleus_prob=old.nucleus_prob[index],
+        cut=old.cut[index],
     )
 
 
@@ -225,7 +232,7 @@ def _by_priority(found: Found, index: NDArray[np.int64]) -> NDArray[np.int64]:
         -found.depth_px[index],
         found.tile_row[index],
         found.tile_col[index],
-        *place_keys(found.instances.taken(index)),
+        *place_keys(taken_instances(found.instances, index)),
     )
     return index[np.lexsort(keys[::-1])]
 

@@ -163,20 +163,21 @@ def _walk(
     n_vertices: int,
     x: int,
     y: int,
-) -> tuple[int, int]:
+) -> tuple[int, int, int]:
     """Follow one ring, from that side of the pixel at `pos` until it is back.
 
     `x`, `y` is the middle of the side in half px.  Marks the pixels whose bottom it passed
-    as seen.  Returns the number of vertices after it, and its quarter turns to the right
-    less those to the left (4: an outside; -4: a hole).
+    as seen.  Returns the number of vertices after it, its quarter turns to the right less
+    those to the left (4: an outside; -4: a hole), and how many bottoms it passed.
     """
     steps = (1, stride, -1, -stride)
     first_pos, first_side, first_vertex = pos, side, n_vertices
     heading = -1
-    turns = 0
+    turns = n_bottoms = 0
     while heading < 0 or pos != first_pos or side != first_side:
         if side == _BOTTOM:
             bitmap[pos] |= _SEEN
+            n_bottoms += 1
         ahead = pos + steps[side]
         across = ahead + steps[(side + 3) & 3]
         turn = 1  # round the pixel's own corner, also where another pixel meets it there
@@ -195,7 +196,7 @@ def _walk(
         side = next_side
         turns += turn
     vertices[n_vertices] = vertices[first_vertex]
-    return n_vertices + 1, turns
+    return n_vertices + 1, turns, n_bottoms
 
 
 @numba.njit(cache=True, nogil=True)
@@ -229,8 +230,27 @@ def _paint(
     """Set a group's pixels; pixel (i, j) is at i · stride + j - origin."""
     for run in range(len(runs)):
         base = int(runs[run, 0]) * stride - origin
-        for col in range(runs[run, 1], runs[run, 2]):
-            bitmap[base + col] = value
+        # From 0 within a slice the compiler writes many at once.
+        line = bitmap[base + runs[run, 1] : base + runs[run, 2]]
+        for k in range(len(line)):
+            line[k] = value
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_bottoms(runs: NDArray[np.int32]) -> int:
+    """Return how many pixels of a group have none of its own below them."""
+    n = 0
+    above = 0
+    for run in range(len(runs)):
+        row, start, end = runs[run, 0], runs[run, 1], runs[run, 2]
+        n += end - start
+        while runs[above, 0] < row - 1 or (runs[above, 0] == row - 1 and runs[above, 2] <= start):
+            above += 1
+        other = above
+        while runs[other, 0] == row - 1 and runs[other, 1] < end:
+            n -= min(runs[other, 2], end) - max(runs[other, 1], start)
+            other += 1
+    return n
 
 
 @numba.njit(cache=True, nogil=True)
@@ -245,6 +265,7 @@ def _trace_group(
 ) -> int:
     """Trace a painted group's rings, outside first; return their number, or -1 if in pieces."""
     n_rings = 0
+    unseen = _count_bottoms(runs)
     for run in range(len(runs)):
         row = int(runs[run, 0])
         for col in range(int(runs[run, 1]), int(runs[run, 2])):
@@ -257,13 +278,16 @@ def _trace_group(
                 side, y = _BOTTOM, 2 * row + 2
             else:
                 continue
-            n_vertices, turns = _walk(
+            n_vertices, turns, n_bottoms = _walk(
                 bitmap, stride, pos, side, vertices, n_vertices, 2 * col + 1, y
             )
             if n_rings > 0 and turns > 0:
                 return -1
             ring_ends[n_rings] = n_vertices
             n_rings += 1
+            unseen -= n_bottoms
+            if unseen == 0:  # as a rule after the outside: then there is no hole to look for
+                return n_rings
     return n_rings
 
 

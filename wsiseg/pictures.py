@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsiseg._crops import CropChoice, CropKind, FloatBox, choose_crops
+from wsiseg._crops import Centroids, CropChoice, CropKind, FloatBox, choose_crops
 from wsiseg._drawing import (
     BLACK,
     RGB,
@@ -40,6 +40,7 @@ from wsiseg.geometry import Frame
 from wsiseg.records import UNKNOWN_CLASS
 
 __all__ = [
+    "Centroids",
     "Crop",
     "CropChoice",
     "CropKind",

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from wsiseg.geometry import Box
 from wsiseg.outlines import trace_mask
 from wsiseg.pictures import (
+    Centroids,
     Crop,
     CropChoice,
     choose_crops,
@@ -173,12 +174,14 @@ def _rings(geometry: shapely.MultiPolygon) -> list[NDArray[np.float64]]:
 def write_overlay(path: Path, plan: RunPlan, result: Result, seed: int = 0) -> None:
     """Draw crops at full zoom: random ones, the densest, and some on tile seams."""
     scale = plan.frame.scale
-    table = result.cells(columns=["x", "y"])
-    x, y = (table[name].to_numpy() for name in ("x", "y"))
+    centroids = (
+        Centroids(*(batch[name].to_numpy() for name in ("cell_id", "x", "y")))
+        for batch in result.batches(["cell_id", "x", "y"])
+    )
     inside = plan.frame.box
     cores = [_level0(tile.core.intersection(inside), scale) for tile, _ in plan.tiles]
     seams_x, seams_y = _seams(plan)
-    choices = choose_crops(x, y, seams_x, seams_y, cores, seed, CROP_PX * scale)
+    choices = choose_crops(centroids, seams_x, seams_y, cores, seed, CROP_PX * scale)
     crops = [_cut_crop(plan, result, choice) for choice in choices]
     picture = draw_overlay(
         crops,

@@ -28,7 +28,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg._run_overlaps import concatenated
+from wsiseg._run_overlaps import concatenated, taken_instances
 from wsiseg._seams import (
     NOTHING,
     Found,
@@ -195,19 +195,21 @@ def stitch(tiles: Iterable[TileInstances], options: StitchOptions) -> Iterator[S
     next_id = 1
     for row, delivered, later_top_px in _by_row(tiles):
         rows.append(row)
-        found = joined([waiting, *delivered])
-        pairs = np.concatenate((pairs, new_pairs(found, len(waiting))))
-        waits = can_meet_later(found, pairs, later_top_px)
-        pair_waits = waits[pairs[:, 0]]
-        for part in _settle(found, ~waits, pairs[~pair_waits], options):
+        n_waiting = len(waiting)
+        delivered.insert(0, waiting)
+        waiting, pairs, settled = _settled_and_waiting(
+            delivered, n_waiting, pairs, later_top_px, options
+        )
+        for part in settled:
             done.setdefault(part.tile_row, []).append(part)
-        waiting = taken(found, np.flatnonzero(waits))
-        pairs = _renumbered(pairs[pair_waits], waits)
+        del settled
         first_open = int(waiting.tile_row.min()) if len(waiting) else _NO_LATER_ROW
         while rows and rows[0] < first_open:
             band = _band(rows[0], done.pop(rows.pop(0), []), next_id)
             next_id += len(band.cells)
             yield band
+            # Not to be kept while the next row comes.
+            del band
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -218,6 +220,28 @@ class _Settled:
     instances: Instances
     tile_col: NDArray[np.int32]
     counts: StitchCounts
+
+
+def _settled_and_waiting(
+    parts: list[Found],
+    n_waiting: int,
+    pairs: NDArray[np.int64],
+    later_top_px: int,
+    options: StitchOptions,
+) -> tuple[Found, NDArray[np.int64], list[_Settled]]:
+    """Return who still waits, their pairs, and what becomes of the others.
+
+    The list of parts, the first `n_waiting` instances with their `pairs` and the new ones, is
+    emptied, so that they are in memory only once.
+    """
+    found = joined(parts)
+    parts.clear()
+    pairs = np.concatenate((pairs, new_pairs(found, n_waiting)))
+    waits = can_meet_later(found, pairs, later_top_px)
+    pair_waits = waits[pairs[:, 0]]
+    settled = list(_settle(found, ~waits, pairs[~pair_waits], options))
+    waiting = taken(found, np.flatnonzero(waits))
+    return waiting, _renumbered(pairs[pair_waits], waits), settled
 
 
 def _check_order(before: Tile, tile: Tile) -> None:
@@ -277,15 +301,17 @@ def _renumbered(pairs: NDArray[np.int64], stays: NDArray[np.bool_]) -> NDArray[n
 
 
 def _band(row: int, parts: list[_Settled], first_id: int) -> StitchedBand:
-    """Return the cells of one tile row in the order of their ids."""
+    """Return the cells of one tile row in the order of their ids; the list is emptied."""
+    counts = sum((part.counts for part in parts), StitchCounts())
     instances = concatenated([part.instances for part in parts])
     tile_col = np.concatenate([np.empty(0, np.int32), *(part.tile_col for part in parts)])
+    parts.clear()
     order = np.lexsort((*reversed(place_keys(instances)), tile_col))
     n = len(order)
     cells = Cells(
-        instances.taken(order),
+        taken_instances(instances, order),
         np.arange(first_id, first_id + n, dtype=np.int64),
         np.full(n, row, np.int32),
         tile_col[order],
     )
-    return StitchedBand(cells, sum((part.counts for part in parts), StitchCounts()))
+    return StitchedBand(cells, counts)

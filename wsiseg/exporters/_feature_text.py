@@ -13,10 +13,15 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-MISSING = np.iinfo(np.int64).min
-"""A value that is not written."""
-COORDINATE_DECIMALS = 2
-"""QuPath snaps coordinates to 0.01 px."""
+from wsiseg.exporters._decimal_text import (
+    COORDINATE_DECIMALS,
+    MISSING,
+    SLACK_BYTES,
+    put_coordinate,
+    put_value,
+)
+from wsiseg.exporters.wkb import copy_bytes
+
 UUID_BYTES = 36
 
 _FIXED_TEXTS = (
@@ -33,9 +38,6 @@ _NUMBER_BYTES = 21
 _COMMA = ord(",")
 _OPEN = ord("[")
 _CLOSE = ord("]")
-_MINUS = ord("-")
-_POINT = ord(".")
-_ZERO = ord("0")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,35 +94,24 @@ class FeatureTexts:
         return cls(data, first_byte, len(classifications), np.array(decimals, np.int64))
 
 
-class FeatureWriter:
-    """Writes blocks of features into one buffer that is used again."""
-
-    def __init__(self) -> None:
-        self._buffer = np.empty(0, np.uint8)
-
-    def write(self, block: FeatureBlock, texts: FeatureTexts) -> memoryview:
-        """Return the features as ASCII, each behind a comma and a line break.
-
-        The view is valid until the next call.
-        """
-        needed = _most_bytes(block, texts)
-        if len(self._buffer) < needed:
-            self._buffer = np.empty(needed, np.uint8)
-        n_bytes = _write_features(
-            self._buffer,
-            texts.data,
-            texts.first_byte,
-            texts.n_classes,
-            texts.decimals,
-            block.uuids,
-            block.first_ring,
-            block.first_vertex,
-            block.xy_centi_px,
-            block.class_code,
-            block.region_code,
-            block.values,
-        )
-        return self._buffer.data[:n_bytes]
+def features_text(block: FeatureBlock, texts: FeatureTexts) -> memoryview:
+    """Return the features as ASCII, each behind a comma and a line break."""
+    out = np.empty(_most_bytes(block, texts) + SLACK_BYTES, np.uint8)
+    n_bytes = _write_features(
+        out,
+        texts.data,
+        texts.first_byte,
+        texts.n_classes,
+        texts.decimals,
+        block.uuids,
+        block.first_ring,
+        block.first_vertex,
+        block.xy_centi_px,
+        block.class_code,
+        block.region_code,
+        block.values,
+    )
+    return out.data[:n_bytes]
 
 
 def _most_bytes(block: FeatureBlock, texts: FeatureTexts) -> int:
@@ -156,47 +147,18 @@ def _put_text(
     first_byte: NDArray[np.int64],
     text: int,
 ) -> int:
-    for k in range(first_byte[text], first_byte[text + 1]):
-        out[at] = data[k]
-        at += 1
-    return at
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _put_decimal(out: NDArray[np.uint8], at: int, value: int, decimals: int) -> int:
-    """Write value / 10 ** decimals without trailing zeros; return where it ends."""
-    if value < 0:
-        out[at] = _MINUS
-        at += 1
-        value = -value
-    while decimals > 0 and value % 10 == 0:
-        value //= 10
-        decimals -= 1
-    digits = 1
-    rest = value // 10
-    while rest > 0:
-        rest //= 10
-        digits += 1
-    digits = max(digits, decimals + 1)
-    end = at + digits + (1 if decimals > 0 else 0)
-    to = end
-    for k in range(digits):
-        if k == decimals and k > 0:
-            to -= 1
-            out[to] = _POINT
-        to -= 1
-        out[to] = _ZERO + value % 10
-        value //= 10
-    return end
+    n_bytes = int(first_byte[text + 1] - first_byte[text])
+    copy_bytes(out, at, data, first_byte[text], n_bytes)
+    return at + n_bytes
 
 
 @numba.njit(cache=True, nogil=True)
 def _put_position(out: NDArray[np.uint8], at: int, xy: NDArray[np.int64], v: int) -> int:
-    out[at] = _OPEN
-    at = _put_decimal(out, at + 1, xy[v, 0], COORDINATE_DECIMALS)
-    out[at] = _COMMA
-    at = _put_decimal(out, at + 1, xy[v, 1], COORDINATE_DECIMALS)
-    out[at] = _CLOSE
+    out[np.uint64(at)] = _OPEN
+    at = put_coordinate(out, at + 1, xy[v, 0])
+    out[np.uint64(at)] = _COMMA
+    at = put_coordinate(out, at + 1, xy[v, 1])
+    out[np.uint64(at)] = _CLOSE
     return at + 1
 
 
@@ -259,8 +221,7 @@ def _write_features(
     at = 0
     for i in range(len(uuids)):
         at = _put_text(out, at, data, first_byte, _HEAD)
-        for k in range(UUID_BYTES):
-            out[at + k] = uuids[i, k]
+        copy_bytes(out, at, uuids[i], 0, UUID_BYTES)
         at = _put_geometry(out, at + UUID_BYTES, data, first_byte, first_ring, first_vertex, xy, i)
         at = _put_text(out, at, data, first_byte, _PROPERTIES)
         if class_code[i] >= 0:
@@ -277,6 +238,6 @@ def _write_features(
                 at += 1
             first = False
             at = _put_text(out, at, data, first_byte, _N_FIXED + m)
-            at = _put_decimal(out, at, values[i, m], decimals[m])
+            at = put_value(out, at, values[i, m], decimals[m])
         at = _put_text(out, at, data, first_byte, _TAIL)
     return at

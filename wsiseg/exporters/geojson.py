@@ -10,9 +10,12 @@ latitude are pixels here, as QuPath has it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial as partial_function
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -25,12 +28,12 @@ from numpy.typing import NDArray
 
 from wsiseg.errors import ResultNotReadable
 from wsiseg.exporters import wkb
+from wsiseg.exporters._decimal_text import hundredths, scaled
 from wsiseg.exporters._feature_text import (
-    MISSING,
     UUID_BYTES,
     FeatureBlock,
     FeatureTexts,
-    FeatureWriter,
+    features_text,
 )
 from wsiseg.exporters._finish import finished_file, refuse_existing
 from wsiseg.exporters._finish_parts import finished_files
@@ -49,9 +52,8 @@ GZIP_LEVEL = 1
 """isal's level 1: nearly the size of zlib's 6 at ten times its speed."""
 
 _BLOCK_ROWS = 4096
-_CENTI = 100
-# Beyond this a pixel position or measurement is damage, and scaled it may not fit an integer.
-_LARGEST = 1e12
+_THREADS = 2
+"""Blocks whose text is made while another is packed: packing is the slower of the two."""
 
 
 class _Measurement(NamedTuple):
@@ -195,19 +197,52 @@ def _write_collection(
     batches: Iterable[pa.RecordBatch], partial: Path, destination: Path, features: _Features
 ) -> None:
     """Write one collection to `partial`, packed if the name of `destination` says so."""
-    writer = FeatureWriter()
-    with _open_for_text(partial, destination) as stream:
+    with (
+        _open_for_text(partial, destination) as stream,
+        ThreadPoolExecutor(_THREADS, "geojson") as pool,
+    ):
         stream.write(b'{"type":"FeatureCollection","features":[')
         skip = 1  # the comma before the first feature
-        for batch in batches:
-            texts, class_code, region_code = _texts(batch, features.class_colours)
-            for start in range(0, batch.num_rows, _BLOCK_ROWS):
-                block = slice(start, start + _BLOCK_ROWS)
-                rows = batch.slice(start, _BLOCK_ROWS)
-                wanted = _block(rows, class_code[block], region_code[block], features)
-                stream.write(writer.write(wanted, texts)[skip:])
-                skip = 0
+        for text in _in_order(pool, _jobs(batches, features)):
+            stream.write(text[skip:])
+            skip = 0
         stream.write(b"\n]}\n")
+
+
+def _jobs(
+    batches: Iterable[pa.RecordBatch], features: _Features
+) -> Iterator[Callable[[], memoryview]]:
+    """Yield what makes the text of each block, in order."""
+    for batch in batches:
+        texts, class_code, region_code = _texts(batch, features.class_colours)
+        for start in range(0, batch.num_rows, _BLOCK_ROWS):
+            block = slice(start, start + _BLOCK_ROWS)
+            rows = batch.slice(start, _BLOCK_ROWS)
+            codes = class_code[block], region_code[block]
+            yield partial_function(_block_text, rows, *codes, features, texts)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, jobs: Iterator[Callable[[], memoryview]]
+) -> Iterator[memoryview]:
+    """Yield the texts in order; a few are made ahead, never more."""
+    ahead: deque[Future[memoryview]] = deque()
+    for job in jobs:
+        ahead.append(pool.submit(job))
+        if len(ahead) > _THREADS:
+            yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()
+
+
+def _block_text(
+    rows: pa.RecordBatch,
+    class_code: NDArray[np.int64],
+    region_code: NDArray[np.int64],
+    features: _Features,
+    texts: FeatureTexts,
+) -> memoryview:
+    return features_text(_block(rows, class_code, region_code, features), texts)
 
 
 @contextmanager
@@ -260,10 +295,10 @@ def _block(
     region_code: NDArray[np.int64],
     features: _Features,
 ) -> FeatureBlock:
-    first_ring, first_vertex, table_xy_px = _outlines(rows, features.centroids)
-    xy_px = table_xy_px - np.array(features.origin_px, np.float64)
-    # The comparison is false for NaN too.
-    if not (np.abs(xy_px) < _LARGEST).all():
+    first_ring, first_vertex, xy_px = _outlines(rows, features.centroids)
+    xy_centi_px = np.empty(xy_px.shape, np.int64)
+    x_px, y_px = features.origin_px
+    if not hundredths(xy_px, float(x_px), float(y_px), xy_centi_px):
         raise ResultNotReadable(
             "the cell table has a coordinate that is no pixel position; it is damaged: run the "
             "slide again"
@@ -271,12 +306,12 @@ def _block(
     values = np.empty((rows.num_rows, len(MEASUREMENTS)), np.int64)
     for m, measurement in enumerate(MEASUREMENTS):
         column = rows.column(measurement.column).to_numpy(zero_copy_only=False)
-        values[:, m] = _scaled(column.astype(np.float64), 10**measurement.decimals)
+        scaled(column.astype(np.float64), 10**measurement.decimals, values[:, m])
     return FeatureBlock(
         _uuids(rows.column("uuid")),
         first_ring,
         first_vertex,
-        np.floor(xy_px * _CENTI + 0.5).astype(np.int64),
+        xy_centi_px,
         class_code,
         region_code,
         values,
@@ -293,13 +328,6 @@ def _outlines(
         return none, none, np.column_stack(xy)
     polygons = wkb.decode(rows.column("geometry"))
     return polygons.first_ring, polygons.first_vertex, polygons.xy_px
-
-
-def _scaled(values: NDArray[np.float64], factor: int) -> NDArray[np.int64]:
-    """Return whole multiples of 1 / factor; `MISSING` where there is no number."""
-    usable = np.abs(values) < _LARGEST
-    whole = np.floor(np.where(usable, values, 0) * factor + 0.5).astype(np.int64)
-    return np.where(usable, whole, MISSING)
 
 
 def _uuids(column: pa.Array) -> NDArray[np.uint8]:
