@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -180,7 +181,9 @@ def on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Lay an (h, w, 4) image with straight alpha on white; return (h, w, 3)."""
     rgb, alpha = rgba[..., :3], rgba[..., 3:]
     if bool((alpha == 255).all()):
-        return np.ascontiguousarray(rgb)
+        # Several times as fast as copying the first three of four channels.
+        opaque: NDArray[np.uint8] = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
+        return opaque
     opacity = alpha.astype(np.int32)
     laid = rgb.astype(np.int32) * opacity + WHITE * (255 - opacity)
     return ((laid + 127) // 255).astype(np.uint8)

@@ -1,0 +1,166 @@
+"""What every benchmark needs: real mosaics and maps, seconds of CPU, and who measured."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+import wsiseg
+from wsiseg.machine import cores
+from wsiseg.models import Numerics
+from wsiseg.records import Maps
+
+
+class Timed(NamedTuple):
+    """What a call gave, and what it took of all threads of this process."""
+
+    cpu_s: float
+    wall_s: float
+    value: Any
+
+
+def timed(function: Callable[..., Any], *arguments: Any) -> Timed:
+    wall, cpu = time.perf_counter(), time.process_time()
+    value = function(*arguments)
+    return Timed(time.process_time() - cpu, time.perf_counter() - wall, value)
+
+
+def interleaved(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Return the median CPU seconds of each call; they take turns, so all meet the same load."""
+    spent: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            spent[name].append(timed(call).cpu_s)
+    return {name: median(seconds) for name, seconds in spent.items()}
+
+
+def make_mosaic(folders: Sequence[Path], side_px: int) -> NDArray[np.uint8]:
+    """Lay the images of folders side by side, row by row, until a square is full."""
+    paths = [path for folder in folders for path in sorted(folder.glob("*.png"))]
+    images = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+    if not images:
+        raise SystemExit(f"no .png images in {', '.join(map(str, folders))}")
+    mosaic = np.full((side_px, side_px, 3), 255, np.uint8)
+    row = number = 0
+    while row < side_px:
+        col, height = 0, side_px
+        while col < side_px:
+            image = images[number % len(images)]
+            part = image[: side_px - row, : side_px - col]
+            mosaic[row : row + part.shape[0], col : col + part.shape[1]] = part
+            col, height, number = col + image.shape[1], min(height, image.shape[0]), number + 1
+        row += height
+    return mosaic
+
+
+def predict_maps(rgb: NDArray[np.uint8], model_name: str, cache: Path) -> Maps:
+    """Return the maps of an image, predicted tile by tile as in a run; kept in a folder."""
+    model = wsiseg.load_model(model_name)
+    key = hashlib.sha256(rgb.tobytes() + model.card.sha256.encode()).hexdigest()[:16]
+    kept = cache / f"maps-{rgb.shape[0]}-{key}.npz"
+    if kept.exists():
+        with np.load(kept) as arrays:
+            return Maps(**arrays)
+    core, margin = model.card.core_px, model.card.margin_px
+    predictor = model.predictor(Numerics())
+    height, width = rgb.shape[:2]
+    after = (-height % core + margin, -width % core + margin)
+    padded = np.pad(
+        rgb, ((margin, after[0]), (margin, after[1]), (0, 0)), constant_values=255
+    )
+    whole = Maps(
+        np.zeros((height, width), np.uint8),
+        np.zeros((2, height, width), np.int8),
+        np.zeros((len(model.card.classes), height, width), np.uint8),
+    )
+    outer = core + 2 * margin
+    for row in range(0, height, core):
+        for col in range(0, width, core):
+            block = np.ascontiguousarray(padded[row : row + outer, col : col + outer])
+            maps = predictor(block[None])[0]
+            end = (min(height, row + core), min(width, col + core))
+            into = (..., slice(row, end[0]), slice(col, end[1]))
+            part = (
+                ...,
+                slice(margin, margin + end[0] - row),
+                slice(margin, margin + end[1] - col),
+            )
+            whole.nucleus[into] = maps.nucleus[part]
+            whole.hv[into] = maps.hv[part]
+            whole.classes[into] = maps.classes[part]
+    cache.mkdir(parents=True, exist_ok=True)
+    np.savez(kept, nucleus=whole.nucleus, hv=whole.hv, classes=whole.classes)
+    return whole
+
+
+def crop_maps(maps: Maps, row: int, col: int, side_px: int) -> Maps:
+    cut = (..., slice(row, row + side_px), slice(col, col + side_px))
+    return Maps(
+        np.ascontiguousarray(maps.nucleus[cut]),
+        np.ascontiguousarray(maps.hv[cut]),
+        np.ascontiguousarray(maps.classes[cut]),
+    )
+
+
+def published_maps(maps: Maps) -> NDArray[np.float32]:
+    """Return maps as HoVer-Net's code takes them: (h, w, 4) type, nucleus, h, v.
+
+    Type 0 is background, there as wherever the nucleus probability is below one half.
+    """
+    types = (maps.classes.argmax(axis=0) + 1) * (maps.nucleus >= 128)
+    planes = [types, maps.nucleus / 255, maps.hv[0] / 100, maps.hv[1] / 100]
+    return np.stack(planes, axis=-1).astype(np.float32)
+
+
+def conditions(*packages: str) -> str:
+    """Return when, on what and with which versions something was measured."""
+    cpu = "unknown processor"
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    versions = []
+    for package in packages:
+        try:
+            versions.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            versions.append(f"{package} (not installed)")
+    commit = git_commit(Path(__file__).parent)
+    return (
+        f"{time.strftime('%Y-%m-%d')}, {cpu}, {cores()} cores, Python "
+        f"{platform.python_version()}, wsiseg {version('wsiseg')} ({commit}), "
+        + ", ".join(versions)
+    )
+
+
+def git_commit(folder: Path) -> str:
+    """Return the short name of the commit a folder stands at, or `unknown`."""
+    done = subprocess.run(
+        ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def run_json(command: Sequence[str | Path], **options: Any) -> dict[str, Any]:
+    """Run a command whose last line of output is JSON, and return that."""
+    done = subprocess.run(
+        [str(part) for part in command], stdout=subprocess.PIPE, text=True, check=True, **options
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
