@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,17 +11,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg._run_folder import (
+    Attempt,
+    begin,
+    clear,
     delete,
-    delete_partials,
+    finish,
+    give_up,
     is_finished,
     is_finished_meanwhile,
-    open_folder,
+    logged_to,
     refuse_deleting_input,
 )
 from wsiseg.assemble import Stopwatch, assemble_cells, paint_all
@@ -43,7 +46,6 @@ from wsiseg.results import Result, open_result
 from wsiseg.rundir import (
     RunDir,
     read_tile_report,
-    write_json,
 )
 from wsiseg.side_files import (
     write_overlay,
@@ -177,38 +179,52 @@ def segment_planned(
     OutputNotWritable
         If it cannot be written.
     """
-    watch = Stopwatch()
     tell = progress or _say_nothing
     for name in formats:
         find_exporter(name)
     done = refuse_as_a_run_would(plan, folder, overwrite, strict)
     if overwrite:
-        delete(folder.path)
+        delete(folder)
     elif done:
-        # Left by a call that was stopped between its last two steps.
-        shutil.rmtree(folder.work, ignore_errors=True)
-        return _judged(_with_exports(open_result(folder.path), formats), strict)
-    open_folder(folder)
-    started = _now()
-    write_json(folder.run_json, started_run(plan, started) | {"status": "running"})
-    handler = _log_to(folder.path / "log.txt")
+        return _judged(_finished(folder, formats), strict)
     try:
-        result = _run(plan, folder, run_tiles, formats, tell, watch, started, strict)
-    except BaseException as error:
-        if is_finished_meanwhile(folder, plan):
-            # Another call with the same identity was faster and has cleared the tile files.
-            return open_result(folder.path)
-        log.error("stopped: %s: %s", type(error).__name__, error)
-        failed = {
-            "status": "failed",
-            "error": {"type": type(error).__name__, "message": str(error)},
-        }
-        write_json(folder.run_json, started_run(plan, started) | failed)
-        raise
-    finally:
-        log.removeHandler(handler)
-        handler.close()
+        result = _attempt(plan, folder, run_tiles, formats, tell, strict)
+    except BaseException:
+        if not is_finished_meanwhile(folder, plan):
+            raise
+        # Another call with the same identity was faster and has cleared the tile files.
+        result = _finished(folder, formats)
     return _judged(result, strict)
+
+
+def _finished(folder: RunDir, formats: Sequence[str]) -> Result:
+    """Return a run that an earlier call has finished, or another one meanwhile."""
+    # Left by a call that was stopped between its last two steps.
+    clear(folder)
+    return _with_exports(open_result(folder.path), formats)
+
+
+def _attempt(
+    plan: RunPlan,
+    folder: RunDir,
+    run_tiles: TileRunner,
+    formats: Sequence[str],
+    tell: Progress,
+    strict: bool,
+) -> Result:
+    """Do all stages and note how far they came."""
+    record = started_run(plan, _now())
+    attempt = begin(folder, record)
+    with logged_to(folder.path / "log.txt", log):
+        try:
+            if is_finished_meanwhile(folder, plan):
+                return _finished(folder, formats)
+            return _run(plan, attempt, run_tiles, formats, tell, record, strict)
+        except BaseException as error:
+            if not is_finished_meanwhile(folder, plan):
+                log.error("stopped: %s: %s", type(error).__name__, error)
+                give_up(attempt, record, error)
+            raise
 
 
 def refuse_warnings(name: str, warnings: Sequence[Mapping[str, str]], state: str) -> None:
@@ -250,15 +266,16 @@ def _judged(result: Result, strict: bool) -> Result:
 
 def _run(
     plan: RunPlan,
-    folder: RunDir,
+    attempt: Attempt,
     run_tiles: TileRunner,
     formats: Sequence[str],
     tell: Progress,
-    watch: Stopwatch,
-    started: str,
+    record: Mapping[str, Any],
     strict: bool,
 ) -> Result:
     """Do all stages in order."""
+    watch = Stopwatch()
+    folder = attempt.folder
     for warning in (*plan.warnings, *plan.first_look):
         log.warning("%s", warning["message"])
     log.info("%d of %d tiles to run", len(plan.tiles), plan.grid.n_rows * plan.grid.n_cols)
@@ -270,7 +287,7 @@ def _run(
     log.info("%d cells", counts.n_cells)
     with watch.stage("masks"):
         paint_all(plan, folder, bands, threads=min(_PAINTERS, os.cpu_count() or 1))
-    run = started_run(plan, started) | cell_fields(counts)
+    run = {**record, **cell_fields(counts)}
     result = Result(folder.path, run)
     for number, name in enumerate(formats):
         tell("exports", number, len(formats))
@@ -289,9 +306,7 @@ def _run(
     run["seconds"] = stage_seconds(watch, reports)
     write_summary(folder.path / "summary.json", Result(folder.path, run))
     write_readme(folder.path / "README.txt", run)
-    write_json(folder.run_json, run)
-    shutil.rmtree(folder.work)
-    delete_partials(folder)
+    finish(attempt, run)
     log.info("done")
     return open_result(folder.path)
 
@@ -352,11 +367,10 @@ def probe_tiles(plan: RunPlan) -> list[Tile]:
 def _export(result: Result, name: str) -> None:
     """Make one export inside the run directory, if it is not part of every run anyway."""
     path = _export_path(result, name)
-    if path is None:
+    # One that is there appeared whole, and is of the same cells: of a call that was stopped, or
+    # of one that is still at work.  Deleting it could leave a finished run without.
+    if path is None or os.path.lexists(path):
         return
-    # What a call that was stopped left here; exporters themselves never replace.
-    delete(path)
-    # Exists again: another call of the same identity has just made the same file.
     with suppress(OutputExists):
         find_exporter(name)(result, path)
 
@@ -371,18 +385,8 @@ def _export_path(result: Result, name: str) -> Path | None:
 def _with_exports(result: Result, formats: Sequence[str]) -> Result:
     """Add the exports a finished run lacks."""
     for name in formats:
-        path = _export_path(result, name)
-        if path is not None and not path.exists():
-            _export(result, name)
+        _export(result, name)
     return result
-
-
-def _log_to(path: Path) -> logging.Handler:
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    return handler
 
 
 def _now() -> str:

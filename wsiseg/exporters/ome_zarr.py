@@ -71,7 +71,7 @@ def write_masks(
     Parameters
     ----------
     destination
-        Directory to make; an older one is replaced.
+        Directory to make; one with content that is there stays (see `finished_directory`).
     frame
         The model frame, of the labels' finest level.
     model_mpp
