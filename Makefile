@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check lint types clean
+.PHONY: help demo test chaos check lint types clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -19,6 +19,9 @@ demo: $(READY)  ## segment a real slide with the shipped model
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest
+
+chaos: $(READY)  ## kill runs, fill their disk, start several at once; compare the results
+	$(BIN)/python benchmarks/chaos.py all
 
 lint: $(READY)  ## check style
 	$(BIN)/ruff check .

@@ -1,12 +1,8 @@
 """Does a run survive whatever happens to it, with the same results?
 
-    python benchmarks/chaos.py kill     [--kills 30]
-    python benchmarks/chaos.py full     [--failures 60]
-    python benchmarks/chaos.py readonly [--failures 30]
-    python benchmarks/chaos.py together [--rounds 50]
-    python benchmarks/chaos.py all
+    python benchmarks/chaos.py kill|full|readonly|together|all [SLIDE] [--times N] [--mpp 0.5]
+        [--model NAME] [--pause-s 0.1] [--size-px 1200] [--seed 0] [--no-compiler]
 
-each with [SLIDE] [--mpp 0.5] [--model NAME] [--pause-s 0.1] [--seed 0] [--size-px 1200].
 Without a slide one is painted, without a model a stand-in for a network is used.
 
 kill: kill -9 of the whole process group, spread over a run and its end phase, each time the same
@@ -23,7 +19,7 @@ from pathlib import Path
 
 from chaos_disk import full_disk, read_only_disk
 from chaos_kill import kills
-from chaos_processes import Case, painted, scratch
+from chaos_processes import Case, compiled_disk, painted, scratch
 from chaos_together import together
 
 TRIALS = {"kill": kills, "full": full_disk, "readonly": read_only_disk, "together": together}
@@ -38,12 +34,13 @@ def main() -> None:
     )
     parser.add_argument("trial", choices=[*TRIALS, "all"])
     parser.add_argument("slide", type=Path, nargs="?")
-    parser.add_argument("--kills", "--failures", "--rounds", dest="n", type=int)
+    parser.add_argument("--times", type=int, help="kills, failures of each kind, or rounds")
     parser.add_argument("--mpp", type=float)
     parser.add_argument("--model")
     parser.add_argument("--pause-s", type=float)
     parser.add_argument("--size-px", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-compiler", action="store_true")
     given = parser.parse_args()
     wrong = 0
     for trial in TRIALS if given.trial == "all" else [given.trial]:
@@ -53,9 +50,10 @@ def main() -> None:
                 side_px = given.size_px or SIDE_PX[trial]
                 slide, mpp = painted(folder, side_px, side_px * 5 // 4), 0.5
             pause_s = PAUSE_S[trial] if given.pause_s is None else given.pause_s
-            case = Case(slide.resolve(), mpp, given.model, pause_s, folder)
+            library = None if given.no_compiler else compiled_disk(folder)
+            case = Case(slide.resolve(), mpp, given.model, pause_s, folder, library)
             print(f"== {trial}: {slide.name}, {given.model or 'stand-in'}, seed {given.seed}")
-            wrong += TRIALS[trial](case, given.n or DEFAULT_N[trial], given.seed)
+            wrong += TRIALS[trial](case, given.times or DEFAULT_N[trial], given.seed)
     print(f"{wrong} wrong" if wrong else "all is well")
     sys.exit(1 if wrong else 0)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos_compare import differences
-from chaos_processes import Caller, Case, callers, compiled_disk
+from chaos_processes import Caller, Case, callers
 
 WRITES, SYNCS, NAMES, REMOVALS = 1, 2, 4, 8
 
@@ -34,11 +34,10 @@ def read_only_disk(case: Case, n: int, seed: int) -> int:
 
 
 def _fail(case: Case, n: int, seed: int, number: int, kinds: dict[str, int]) -> int:
-    library = compiled_disk(case.folder)
-    if library is None:
+    if case.failing_disk is None:
         print("   no C compiler: only what Python itself opens, names and makes safe fails")
     wrong = 0
-    with callers(1, library) as (caller,):
+    with callers(1, case.failing_disk) as (caller,):
         expected = case.folder / "undisturbed"
         reply = caller.call(case.job(expected))
         if reply["code"]:
@@ -88,11 +87,10 @@ def _one(
     first = caller.call(case.job(out, disk=disk))
     run = case.run_directory(out)
     faults = failure_faults(first, run, disk["errno"])
-    if first["code"] == 0 and differences(case.run_directory(expected), run):
+    if first["code"] == 0:
         # A call may end well if all that failed was clearing up.
         left = differences(case.run_directory(expected), run)
-        if any(not name.startswith(("1 names", "2 names")) for name in left):
-            faults.append(f"ended well, but differs: {left}")
+        faults += [f"ended well, but: {fault}" for fault in left if "wsiseg/work" not in fault]
     kept = len(list(case.work(out).glob("tile_*.safetensors")))
     record = case.folder / "record"
     record.unlink(missing_ok=True)

@@ -32,6 +32,8 @@ class Case:
     pause_s: float
     folder: Path
     """For everything that is written."""
+    failing_disk: Path | None
+    """A library to preload; None without a compiler."""
 
     def job(self, out: Path, **more: Any) -> dict[str, Any]:
         scale = [] if self.mpp is None else ["--mpp", str(self.mpp)]

@@ -12,7 +12,7 @@ from typing import Any
 
 from chaos_compare import differences
 from chaos_disk import NAMES, SYNCS, WRITES
-from chaos_processes import Caller, Case, callers, compiled_disk
+from chaos_processes import Caller, Case, callers
 
 KILLED = -9
 
@@ -20,8 +20,7 @@ KILLED = -9
 def together(case: Case, n: int, seed: int) -> int:
     """Two or three calls at once, from the start or with all tiles done, some killed."""
     rng = random.Random(seed)
-    library = compiled_disk(case.folder)
-    with callers(3, library) as group:
+    with callers(3, case.failing_disk) as group:
         expected = case.folder / "undisturbed"
         for caller in group:
             shutil.rmtree(expected, ignore_errors=True)

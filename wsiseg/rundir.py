@@ -127,8 +127,9 @@ def clear_away(path: Path) -> None:
         if path.is_dir() and not path.is_symlink():
             # Whoever still writes there fails, and does not fill a folder that lost its first half.
             aside = temporary_beside(path.with_name(path.name.strip(".")[:40]))
-            path.rename(aside)
-            shutil.rmtree(aside, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                path.rename(aside)
+            shutil.rmtree(aside if aside.exists() else path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
 
