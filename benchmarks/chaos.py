@@ -8,7 +8,8 @@ Without a slide one is painted, without a model a stand-in for a network is used
 kill: kill -9 of the whole process group, spread over a run and its end phase, each time the same
 command again.  full, readonly: from the n-th change of a file on, all fail (preloaded library;
 without a C compiler, what Python itself does).  together: two or three calls at once in one
-place, some of them killed.  Whatever happened, the results must be those of an undisturbed run.
+place, some of them killed, some with --overwrite.  Whatever happened, the results must be those
+of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-compiler", action="store_true")
     given = parser.parse_args()
+    # Trials take minutes; what is known is to be seen.
+    sys.stdout.reconfigure(line_buffering=True)
     wrong = 0
     for trial in TRIALS if given.trial == "all" else [given.trial]:
         with scratch() as folder:
