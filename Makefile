@@ -9,7 +9,7 @@ WSISEG_SHARED ?= ../shared
 ANNOTATED := $(patsubst %/inst,%,$(wildcard $(WSISEG_SHARED)/data/monuseg_train/inst $(WSISEG_SHARED)/data/consep_train/inst))
 GIGAPIXEL := .cache/gigapixel
 
-.PHONY: help demo test gigapixel check lint types clean
+.PHONY: help demo test gigapixel chaos check lint types clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -31,6 +31,9 @@ gigapixel: $(READY)  ## make slides of 20,000, 50,000 and 100,000 px to measure 
 		$(BIN)/python -m wsiseg.testing.gigapixel $(GIGAPIXEL)/$$side.svs --side $$side --tissue 0.15 \
 			$(if $(ANNOTATED),--images $(ANNOTATED)) || exit; \
 	done
+
+chaos: $(READY)  ## kill runs, fill their disk, start several at once; compare the results
+	$(BIN)/python benchmarks/chaos.py all
 
 lint: $(READY)  ## check style
 	$(BIN)/ruff check .

@@ -90,7 +90,10 @@ def compare_times(
     repeats: int,
 ) -> None:
     """Print seconds by area, ours and theirs."""
-    print("\n| side px | nuclei | ours ms | ns/px | + outlines ms | theirs, labels s | ratio |", end="")
+    print(
+        "\n| side px | nuclei | ours ms | ns/px | + outlines ms | theirs, labels s | ratio |",
+        end="",
+    )
     print(" theirs, complete s | ratio |\n|---|---|---|---|---|---|---|---|---|")
     for side in sides:
         maps = crop_maps(whole, 0, 0, side)

@@ -12,9 +12,10 @@ import pytest
 
 from wsiseg.estimate import TileCost, _tiles_s, estimate, measure_tiles
 from wsiseg.models import Numerics
-from wsiseg.pipeline import RunHere, segment_planned, tile_job
+from wsiseg.pipeline import segment_planned, tile_job
 from wsiseg.plan import PlanOptions, RunPlan, plan_run
 from wsiseg.rundir import RunDir
+from wsiseg.runners import RunHere
 from wsiseg.testing.models import LocalNetwork
 from wsiseg.testing.painted import paint_tissue
 from wsiseg.testing.slides import ArraySlide

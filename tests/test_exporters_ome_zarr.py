@@ -31,6 +31,7 @@ from wsiseg.exporters.ome_zarr import (
 from wsiseg.geometry import Box, Frame
 from wsiseg.measure import measure_instances
 from wsiseg.records import Cells
+from wsiseg.rundir import clear_away
 
 MPP = 0.5
 
@@ -345,15 +346,40 @@ def test_threads_make_no_difference(tmp_path, small_chunks):
         ).read_bytes()
 
 
-def test_an_older_directory_is_replaced_whole(tmp_path, small_chunks):
+def test_a_directory_that_is_there_stays(tmp_path, small_chunks):
     path = tmp_path / "masks.zarr"
     frame = Frame(1.0, 96, 96)
-    write(path, Slide(cells_of(blobs(6), 6), frame))
-    (path / "left-over").touch()
-    fewer = chosen(cells_of(blobs(6), 6), [0])
-    check_labels(write(path, Slide(fewer, frame)), fewer, frame, SMALL["COARSEST_LABEL_PX"])
-    assert not (path / "left-over").exists()
+    cells = cells_of(blobs(6), 6)
+    write(path, Slide(cells, frame))
+    before = files_below(path)
+    root = write(path, Slide(chosen(cells, [0]), frame))
+    assert files_below(path) == before
+    check_labels(root, cells, frame, SMALL["COARSEST_LABEL_PX"])
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_empty_directory_is_no_result(tmp_path, small_chunks):
+    path = tmp_path / "masks.zarr"
+    path.mkdir()
+    cells, frame = cells_of(blobs(6), 6), Frame(1.0, 96, 96)
+    check_labels(write(path, Slide(cells, frame)), cells, frame, SMALL["COARSEST_LABEL_PX"])
+
+
+def test_a_directory_deleted_while_it_is_written_does_not_appear(tmp_path, small_chunks):
+    """The library makes folders anew, so what is written last would come to stand alone."""
+    path = tmp_path / "masks.zarr"
+    slide = Slide(cells_of(blobs(6), 6), Frame(1.0, 96, 96))
+    read_rgb = slide.read_rgb
+
+    def delete_and_read(frame, box):
+        for partial in tmp_path.glob(".masks.zarr.*"):
+            clear_away(partial)
+        return read_rgb(frame, box)
+
+    slide.read_rgb = delete_and_read
+    with pytest.raises(OutputNotWritable):
+        write(path, slide)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failure_leaves_the_older_directory_and_nothing_else(tmp_path, small_chunks):

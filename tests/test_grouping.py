@@ -16,10 +16,11 @@ from PIL import Image
 
 import wsiseg
 from wsiseg.models.numerics import Numerics
-from wsiseg.pipeline import RunHere, run_directory, segment_planned
+from wsiseg.pipeline import run_directory, segment_planned
 from wsiseg.plan import PlanOptions, plan_run
 from wsiseg.predict import TileJob, TileReport
 from wsiseg.records import Tile
+from wsiseg.runners import RunHere
 from wsiseg.scale import ScaleOptions
 from wsiseg.slides import open_slide
 from wsiseg.testing.models import LocalNetwork

@@ -35,7 +35,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         *("pictures", "testing/"),
     ),
     (
-        *("plan", "assemble", "side_files", "manifest", "pipeline", "exporting"),
+        *("plan", "assemble", "side_files", "manifest", "runners", "pipeline", "exporting"),
         *("training/", "evaluation/"),
     ),
     ("cluster", "estimate"),

@@ -15,10 +15,11 @@ from wsiseg._spool import CellSpool
 from wsiseg.errors import OutputNotWritable
 from wsiseg.exporters import ome_zarr
 from wsiseg.models import Numerics
-from wsiseg.pipeline import RunHere, run_directory, segment_planned
+from wsiseg.pipeline import run_directory, segment_planned
 from wsiseg.plan import PlanOptions, plan_run
 from wsiseg.predict import TileJob, TileReport
 from wsiseg.records import Cells, Tile
+from wsiseg.runners import RunHere
 from wsiseg.testing.models import LocalNetwork
 from wsiseg.testing.painted import paint_tissue
 from wsiseg.testing.slides import ArraySlide

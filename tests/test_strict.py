@@ -17,7 +17,8 @@ import wsiseg
 from wsiseg.api import plan_slide
 from wsiseg.errors import WarningsRefused
 from wsiseg.models import ModelCard
-from wsiseg.pipeline import RunHere, refuse_as_a_run_would, run_directory, segment_planned
+from wsiseg.pipeline import refuse_as_a_run_would, run_directory, segment_planned
+from wsiseg.runners import RunHere
 from wsiseg.testing.models import LocalNetwork
 from wsiseg.testing.slides import ArraySlide
 

@@ -1,14 +1,50 @@
-"""The directory of a run: whose it is, whether it is in the way, and clearing it."""
+"""The directory of a run: whose it is, whether it is in the way, and how far the run is.
+
+Several calls may be at work in one directory; nothing here needs a lock.  Until a run is
+finished its record lies in `work/`, and `run.json` is a link to it; whoever finishes the run puts a
+file in the link's place, and no note of another call can take that away again.  Each call has a
+file of its own in `work/`, which becomes `run.json` by rename: a call whose directory was deleted
+finds it gone, and cannot declare what another has begun there finished.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
-import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wsiseg.errors import OutputExists, OutputNotWritable, UsageError
 from wsiseg.plan import RunPlan
-from wsiseg.rundir import RunDir, check_same_run, read_run_json
+from wsiseg.rundir import (
+    RunDir,
+    check_same_run,
+    clear_away,
+    is_left_behind,
+    is_running,
+    is_temporary,
+    json_bytes,
+    read_run_json,
+    sync_directory,
+    temporary_beside,
+    write_json,
+)
+
+_RECORD = "record.json"
+"""In `work/`: what `run.json` says until the run is finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call's work on a run."""
+
+    folder: RunDir
+    """Shared with other calls."""
+    own: Path
+    """A file that no other call touches, in `work/`."""
 
 
 def is_finished(folder: RunDir, plan: RunPlan) -> bool:
@@ -19,7 +55,8 @@ def is_finished(folder: RunDir, plan: RunPlan) -> bool:
     OutputExists
         If the directory holds another run, or something else.
     """
-    found = read_run_json(folder.run_json)
+    # Where a run was copied without its link, only the record is left.
+    found = read_run_json(folder.run_json) or read_run_json(folder.work / _RECORD)
     if found is None:
         if _is_in_the_way(folder):
             raise OutputExists(
@@ -47,44 +84,180 @@ def refuse_deleting_input(folder: RunDir, plan: RunPlan) -> None:
             )
 
 
-def delete(path: Path) -> None:
-    """Delete a file, a link or a folder, if it is there."""
+def begin(folder: RunDir, record: Mapping[str, Any]) -> Attempt:
+    """Make the directory, as far as it is not there, and write down that a run is under way.
+
+    What calls on this machine have left that were killed is deleted.  Afterwards look again
+    whether the run is finished: another call may have finished it in between.
+
+    Parameters
+    ----------
+    folder : RunDir
+        Holds nothing, or the same run.
+    record : mapping
+        What `run.json` says until the run is finished.
+
+    Raises
+    ------
+    OutputNotWritable
+        If it cannot be written.
+    """
     try:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        folder.work.mkdir(parents=True, exist_ok=True)
+        own = temporary_beside(folder.work / "call")
+        own.touch()
     except OSError as error:
         raise OutputNotWritable(
-            f"cannot delete {path.name} ({error.strerror}); check who owns it"
+            f"cannot create {folder.path.name} in the output folder ({error.strerror}); choose "
+            "a folder you may write to, or free some space, then call the same command again"
         ) from error
+    _delete_left_behind(folder)
+    _write_unfinished(folder, record)
+    return Attempt(folder, own)
 
 
-def delete_partials(folder: RunDir) -> None:
-    """Remove what a killed call was writing under a temporary name."""
-    for path in filter(_is_partial, folder.path.iterdir()):
-        delete(path)
+def _write_unfinished(folder: RunDir, record: Mapping[str, Any]) -> None:
+    """Write what `run.json` says, unless it says that the run is finished."""
+    write_json(folder.work / _RECORD, record)
+    if folder.run_json.is_symlink():
+        return
+    try:
+        folder.run_json.symlink_to(Path(folder.work.name, _RECORD))
+    except OSError:
+        # A finished run; or one from a disk, or a version, that has no links.
+        if (read_run_json(folder.run_json) or {}).get("status") != "done":
+            write_json(folder.run_json, record)
+
+
+def give_up(attempt: Attempt, record: Mapping[str, Any], error: BaseException) -> None:
+    """Write down why a call stopped, if that is possible and its directory is still there."""
+    why = {"type": type(error).__name__, "message": str(error)}
+    if attempt.own.exists():
+        with suppress(OutputNotWritable):
+            _write_unfinished(attempt.folder, {**record, "status": "failed", "error": why})
+        clear_away(attempt.own)
+
+
+def finish(attempt: Attempt, record: Mapping[str, Any]) -> None:
+    """Declare a run finished, after all its files, and clear away what only a running one needs.
+
+    Raises
+    ------
+    OutputNotWritable
+        If `run.json` cannot be written; or if another call has finished the run, or deleted it.
+    """
+    folder = attempt.folder
+    try:
+        sync_directory(folder.path)
+        # Not made if it is not there: then this is not the directory this call began in.
+        with attempt.own.open("r+b") as file:
+            file.write(json_bytes(record))
+            file.flush()
+            os.fsync(file.fileno())
+        attempt.own.replace(folder.run_json)
+    except OSError as error:
+        raise OutputNotWritable(
+            f"cannot write run.json ({error.strerror}); free some space, or see whether another "
+            "call has deleted the run, then call the same command again"
+        ) from error
+    with suppress(OSError):
+        # Before the tiles go that could make all this again.
+        sync_directory(folder.path)
+        clear_away(folder.work)
+    # What another machine's call was writing, of which nobody knows whether it still runs: if it
+    # does, it finds the run finished.
+    _delete_where(folder.path, lambda path: is_temporary(path) and not is_running(path))
+
+
+def clear(folder: RunDir) -> None:
+    """Delete what killed calls have left of a run that is finished, as far as possible."""
+    clear_away(folder.work)
+    _delete_where(folder.path, is_left_behind)
+
+
+def _delete_left_behind(folder: RunDir) -> None:
+    """Delete what killed calls were writing in the directory, or clearing away beside it."""
+    _delete_where(folder.path, is_left_behind)
+    beside = _short(folder.path).name
+    _delete_where(
+        folder.path.parent,
+        lambda path: path.name.startswith(f".{beside}.") and is_left_behind(path),
+    )
+
+
+def _delete_where(folder: Path, condition: Callable[[Path], bool]) -> None:
+    with suppress(OSError):
+        for path in filter(condition, folder.iterdir()):
+            clear_away(path)
+
+
+def delete(folder: RunDir) -> None:
+    """Delete a run's directory, or whatever stands in its place.
+
+    At once nothing has its name, so a call that is still at work there fails, and does not mix
+    its files with those of the next run.
+
+    Raises
+    ------
+    OutputNotWritable
+        If it is not to be moved.
+    """
+    aside = temporary_beside(_short(folder.path))
+    try:
+        folder.path.rename(aside)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutputNotWritable(
+            f"cannot delete {folder.path.name} ({error.strerror}); check who owns it"
+        ) from error
+    clear_away(aside)
+
+
+def _short(path: Path) -> Path:
+    """Return a path with a name that leaves room for more."""
+    return path.with_name(path.name[:40])
+
+
+@contextmanager
+def logged_to(path: Path, log: logging.Logger) -> Iterator[None]:
+    """Let a logger also write into a file.
+
+    On a full disk the file lacks lines, for a log is no reason to stop.
+    """
+    log_file = _LogFile(path, encoding="utf-8", delay=True)
+    log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(log_file)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(log_file)
+        with suppress(OSError):
+            log_file.close()
+
+
+class _LogFile(logging.FileHandler):
+    def emit(self, record: logging.LogRecord) -> None:
+        # Not as the base class does, which shows a traceback where a line cannot be written.
+        with suppress(OSError):
+            if self.stream is None:
+                self.stream = self._open()
+            self.stream.write(self.format(record) + self.terminator)
+            self.stream.flush()
 
 
 def _is_in_the_way(folder: RunDir) -> bool:
     """Return whether something stands in the run's place that no run has put there."""
     if not folder.path.is_dir():
         return os.path.lexists(folder.path)
-    # What a run makes before its run.json: another call may be at it, or was killed there.
-    ours = (path == folder.work or _is_partial(path) for path in folder.path.iterdir())
+    # What a run makes before its record: another call may be at it, or was killed there.
+    ours = (
+        path == folder.work or is_temporary(path) or _is_link_to_nothing(path)
+        for path in folder.path.iterdir()
+    )
     return not all(ours)
 
 
-def _is_partial(path: Path) -> bool:
-    return path.name.startswith(".") and path.name.endswith(".tmp")
-
-
-def open_folder(folder: RunDir) -> None:
-    """Make the directory, as far as it is not there."""
-    try:
-        folder.work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputNotWritable(
-            f"cannot create {folder.path.name} in the output folder ({error.strerror}); choose "
-            "a folder you may write to"
-        ) from error
+def _is_link_to_nothing(path: Path) -> bool:
+    return path.name == "run.json" and path.is_symlink() and not path.exists()

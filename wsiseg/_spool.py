@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from safetensors.numpy import load_file, save
 from wsiseg.errors import OutputNotWritable
 from wsiseg.geometry import Box
 from wsiseg.records import Cells, Instances
+from wsiseg.rundir import temporary_beside
 
 _IDENTITY = ("cell_id", "tile_row", "tile_col")
 
@@ -84,8 +84,7 @@ def spool_below(folder: Path, tiles_across: int) -> Iterator[CellSpool]:
     OutputNotWritable
         If the operating system refuses to write.
     """
-    # A call that is killed leaves it; its name is that of everything temporary.
-    temporary = folder / f".spool.{secrets.token_hex(8)}.tmp"
+    temporary = temporary_beside(folder / "spool")
     try:
         try:
             temporary.mkdir()

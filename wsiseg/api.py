@@ -17,17 +17,11 @@ from wsiseg.listing import SlideEntry
 from wsiseg.machine import RUN_GB, cpu_predictors
 from wsiseg.models import MapsModel, ModelFile, check_weights, list_models, load_model
 from wsiseg.models.device import choose_numerics
-from wsiseg.pipeline import (
-    Progress,
-    RunHere,
-    TileRunner,
-    refuse_as_a_run_would,
-    run_directory,
-    segment_planned,
-)
+from wsiseg.pipeline import Progress, refuse_as_a_run_would, run_directory, segment_planned
 from wsiseg.plan import PlanOptions, RunPlan, plan_run
 from wsiseg.results import Result
 from wsiseg.rundir import refuse_unwritable
+from wsiseg.runners import RunHere, TileRunner
 from wsiseg.scale import ScaleOptions, resolve_scale
 from wsiseg.slides import Slide, SlideInfo, open_slide
 

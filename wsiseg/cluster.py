@@ -13,9 +13,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from wsiseg.errors import MissingDependency, UsageError
-from wsiseg.pipeline import batches_of
 from wsiseg.predict import TileJob, TileProcessor, TileReport
 from wsiseg.records import Tile
+from wsiseg.runners import batches_of
 
 if TYPE_CHECKING:
     from distributed import Client

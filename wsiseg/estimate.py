@@ -13,11 +13,12 @@ from wsiseg._disk_need import coarse_frames, nuclei_bytes, picture_bytes
 from wsiseg.geometry import Frame
 from wsiseg.machine import cores, peak_memory_mb
 from wsiseg.outlines import trace_outlines
-from wsiseg.pipeline import RunHere, tile_job
+from wsiseg.pipeline import tile_job
 from wsiseg.plan import RunPlan
 from wsiseg.predict import TileReport
 from wsiseg.records import Tile
 from wsiseg.rundir import RunDir, read_run_json, read_tile_file, read_tile_report
+from wsiseg.runners import RunHere
 
 # Wall-clock seconds on two cores of a 2024 server; together a tenth of a small run.
 _START_S = 4.5

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import logging
-import shutil
-from collections import deque
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from wsiseg._arrivals import Arrivals
 from wsiseg._run_folder import (
+    Attempt,
+    begin,
+    clear,
     delete,
-    delete_partials,
+    finish,
+    give_up,
     is_finished,
     is_finished_meanwhile,
-    open_folder,
+    logged_to,
     refuse_deleting_input,
 )
 from wsiseg.assemble import CellCounts, assemble_cells
@@ -38,14 +37,14 @@ from wsiseg.manifest import (
     warnings_of_cells,
 )
 from wsiseg.plan import RunPlan
-from wsiseg.predict import TileJob, TileProcessor, TileReport
-from wsiseg.records import Maps, Tile
+from wsiseg.predict import TileJob, TileReport
+from wsiseg.records import Tile
 from wsiseg.results import Result, open_result
 from wsiseg.rundir import (
     RunDir,
     read_tile_report,
-    write_json,
 )
+from wsiseg.runners import TileRunner
 from wsiseg.side_files import (
     write_overlay,
     write_readme,
@@ -70,71 +69,6 @@ _MEASURERS = 4
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, steps done, steps in all."""
-
-
-class TileRunner(Protocol):
-    """Runs tiles somewhere and yields their reports as they finish."""
-
-    def __call__(self, job: TileJob, tiles: Sequence[Tile]) -> Iterator[TileReport]:
-        """Run the tiles; their files are written when their reports come."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class RunHere:
-    """Run tiles in this process: readers, predictors and decoders overlap."""
-
-    predictors: int = 1
-    """Calls of the network at the same time."""
-
-    def __call__(self, job: TileJob, tiles: Sequence[Tile]) -> Iterator[TileReport]:
-        """Yield reports in the order of the tiles."""
-        processor = TileProcessor(job)
-        readers = ThreadPoolExecutor(self.predictors, "wsiseg-read")
-        predictors = ThreadPoolExecutor(self.predictors, "wsiseg-predict")
-        decoders = ThreadPoolExecutor(self.predictors, "wsiseg-decode")
-        waiting: deque[Future[TileReport]] = deque()
-        most = (self.predictors + 1) * job.numerics.batch_size
-        try:
-            for batch in batches_of(tiles, job.numerics.batch_size):
-                reads = [readers.submit(processor.read, tile) for tile in batch]
-                maps = predictors.submit(_predict_when_read, processor, reads)
-                for index, tile in enumerate(batch):
-                    waiting.append(
-                        decoders.submit(_finish_when_predicted, processor, tile, index, reads, maps)
-                    )
-                while len(waiting) > most:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for pool in (decoders, predictors, readers):
-                pool.shutdown(cancel_futures=True)
-
-
-def batches_of(tiles: Sequence[Tile], size: int) -> Iterator[Sequence[Tile]]:
-    """Yield the tiles in groups of up to `size`."""
-    for start in range(0, len(tiles), size):
-        yield tiles[start : start + size]
-
-
-Read = Future[tuple[NDArray[np.uint8], float]]
-
-
-def _predict_when_read(processor: TileProcessor, reads: list[Read]) -> tuple[list[Maps], float]:
-    return processor.predict([read.result()[0] for read in reads])
-
-
-def _finish_when_predicted(
-    processor: TileProcessor,
-    tile: Tile,
-    index: int,
-    reads: list[Read],
-    maps: Future[tuple[list[Maps], float]],
-) -> TileReport:
-    all_maps, seconds = maps.result()
-    rgb, read_seconds = reads[index].result()
-    return processor.finish(tile, rgb, all_maps[index], {"read": read_seconds, "predict": seconds})
 
 
 def run_directory(out: Path, slide_name: str) -> RunDir:
@@ -179,39 +113,52 @@ def segment_planned(
     OutputNotWritable
         If it cannot be written.
     """
-    watch = Stopwatch()
-    watch.add("plan", plan.seconds)
     tell = progress or _say_nothing
     for name in formats:
         find_exporter(name)
     done = refuse_as_a_run_would(plan, folder, overwrite, strict)
     if overwrite:
-        delete(folder.path)
+        delete(folder)
     elif done:
-        # Left by a call that was stopped between its last two steps.
-        shutil.rmtree(folder.work, ignore_errors=True)
-        return _judged(_with_exports(open_result(folder.path), formats), strict)
-    open_folder(folder)
-    started = _now()
-    write_json(folder.run_json, started_run(plan, started) | {"status": "running"})
-    handler = _log_to(folder.path / "log.txt")
+        return _judged(_finished(folder, formats), strict)
     try:
-        result = _run(plan, folder, run_tiles, formats, tell, watch, started, strict)
-    except BaseException as error:
-        if is_finished_meanwhile(folder, plan):
-            # Another call with the same identity was faster and has cleared the tile files.
-            return open_result(folder.path)
-        log.error("stopped: %s: %s", type(error).__name__, error)
-        failed = {
-            "status": "failed",
-            "error": {"type": type(error).__name__, "message": str(error)},
-        }
-        write_json(folder.run_json, started_run(plan, started) | failed)
-        raise
-    finally:
-        log.removeHandler(handler)
-        handler.close()
+        result = _attempt(plan, folder, run_tiles, formats, tell, strict)
+    except BaseException:
+        if not is_finished_meanwhile(folder, plan):
+            raise
+        # Another call with the same identity was faster and has cleared the tile files.
+        result = _finished(folder, formats)
     return _judged(result, strict)
+
+
+def _finished(folder: RunDir, formats: Sequence[str]) -> Result:
+    """Return a run that an earlier call has finished, or another one meanwhile."""
+    # Left by a call that was stopped between its last two steps.
+    clear(folder)
+    return _with_exports(open_result(folder.path), formats)
+
+
+def _attempt(
+    plan: RunPlan,
+    folder: RunDir,
+    run_tiles: TileRunner,
+    formats: Sequence[str],
+    tell: Progress,
+    strict: bool,
+) -> Result:
+    """Do all stages and note how far they came."""
+    record = started_run(plan, _now())
+    attempt = begin(folder, record)
+    with logged_to(folder.path / "log.txt", log):
+        try:
+            if is_finished_meanwhile(folder, plan):
+                return _finished(folder, formats)
+            return _run(plan, attempt, run_tiles, formats, tell, record, strict)
+        except BaseException as error:
+            if not is_finished_meanwhile(folder, plan):
+                log.error("stopped: %s: %s", type(error).__name__, error)
+                give_up(attempt, record, error)
+            raise
 
 
 def refuse_warnings(name: str, warnings: Sequence[Mapping[str, str]], state: str) -> None:
@@ -253,22 +200,24 @@ def _judged(result: Result, strict: bool) -> Result:
 
 def _run(
     plan: RunPlan,
-    folder: RunDir,
+    attempt: Attempt,
     run_tiles: TileRunner,
     formats: Sequence[str],
     tell: Progress,
-    watch: Stopwatch,
-    started: str,
+    record: Mapping[str, Any],
     strict: bool,
 ) -> Result:
     """Do all stages: tiles, and at the same time stitching to masks; then what needs all cells."""
+    watch = Stopwatch()
+    watch.add("plan", plan.seconds)
+    folder = attempt.folder
     for warning in (*plan.warnings, *plan.first_look):
         log.warning("%s", warning["message"])
     log.info("%d of %d tiles to run", len(plan.tiles), plan.grid.n_rows * plan.grid.n_cols)
     with PeakMemory() as peak:
         reports, counts = _cells_and_masks(plan, folder, run_tiles, tell, watch, strict)
         log.info("%d cells", counts.n_cells)
-        run = started_run(plan, started) | cell_fields(counts)
+        run = {**record, **cell_fields(counts)}
         result = Result(folder.path, run)
         for number, name in enumerate(formats):
             tell("exports", number, len(formats))
@@ -284,9 +233,7 @@ def _run(
     run["seconds"] = stage_seconds(watch, reports)
     write_summary(folder.path / "summary.json", Result(folder.path, run))
     write_readme(folder.path / "README.txt", run)
-    write_json(folder.run_json, run)
-    shutil.rmtree(folder.work)
-    delete_partials(folder)
+    finish(attempt, run)
     log.info("done")
     return open_result(folder.path)
 
@@ -397,11 +344,10 @@ def probe_tiles(plan: RunPlan) -> list[Tile]:
 def _export(result: Result, name: str) -> None:
     """Make one export inside the run directory, if it is not part of every run anyway."""
     path = _export_path(result, name)
-    if path is None:
+    # One that is there appeared whole, and is of the same cells: of a call that was stopped, or
+    # of one that is still at work.  Deleting it could leave a finished run without.
+    if path is None or os.path.lexists(path):
         return
-    # What a call that was stopped left here; exporters themselves never replace.
-    delete(path)
-    # Exists again: another call of the same identity has just made the same file.
     with suppress(OutputExists):
         find_exporter(name)(result, path)
 
@@ -416,18 +362,8 @@ def _export_path(result: Result, name: str) -> Path | None:
 def _with_exports(result: Result, formats: Sequence[str]) -> Result:
     """Add the exports a finished run lacks."""
     for name in formats:
-        path = _export_path(result, name)
-        if path is not None and not path.exists():
-            _export(result, name)
+        _export(result, name)
     return result
-
-
-def _log_to(path: Path) -> logging.Handler:
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    return handler
 
 
 def _now() -> str:

@@ -7,10 +7,14 @@ to, and a checksum; one that does not match is as good as absent.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
+import platform
+import re
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -52,16 +56,106 @@ def canonical_hash(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+_TEMPORARY = re.compile(r"\..+\.(?P<where>[0-9a-f]{8})-(?P<process>\d{1,9})-[0-9a-f]{8}\.tmp")
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return a hidden path beside one, for what gets its name when it is whole.
+
+    It is that of no other call, and tells which process made it.
+    """
+    mark = f"{_where_processes_run()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return path.with_name(f".{path.name}.{mark}.tmp")
+
+
+def is_temporary(path: Path) -> bool:
+    """Return whether a path is named as a temporary one, of whichever version."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
+def is_left_behind(path: Path) -> bool:
+    """Return whether a path is temporary and its process has surely ended.
+
+    Of a process on another machine, or before this one was started again, nothing is sure.
+    """
+    process = _process_here(path)
+    return process is not None and not _runs(process)
+
+
+def is_running(path: Path) -> bool:
+    """Return whether a path is temporary and a process of that number runs on this machine."""
+    process = _process_here(path)
+    return process is not None and _runs(process)
+
+
+def _process_here(path: Path) -> int | None:
+    """Return the process that made a temporary path, None if it ran elsewhere."""
+    found = _TEMPORARY.fullmatch(path.name)
+    if found is None or found["where"] != _where_processes_run():
+        return None
+    return int(found["process"])
+
+
+def _runs(process: int) -> bool:
+    if os.name != "posix":  # elsewhere to ask is to end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        # Another user's.
+        return True
+    return True
+
+
+@functools.cache
+def _where_processes_run() -> str:
+    """Return eight hex digits: where they are equal, equal process ids are one process."""
+    parts = [platform.node()]
+    # Machines may share a name, and containers on one machine have process ids of their own.
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+    with contextlib.suppress(OSError):
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=4).hexdigest()
+
+
+def clear_away(path: Path) -> None:
+    """Delete a file or folder as far as possible; at once nothing has its name any more."""
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            # Whoever still writes there fails, and does not fill a folder that lost its first half.
+            aside = temporary_beside(path.with_name(path.name.strip(".")[:40]))
+            with contextlib.suppress(OSError):
+                path.rename(aside)
+            shutil.rmtree(aside if aside.exists() else path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def sync_directory(folder: Path) -> None:
+    """Make the names in a folder safe from a power failure."""
+    if os.name != "posix":  # other systems cannot open a directory
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that it is either whole or not there.
+
+    Its content is safe from a power failure; that its name is, `sync_directory` sees to.
 
     Raises
     ------
     OutputNotWritable
         If the disk is full or the folder read-only; nothing is left behind.
     """
-    # Process ids repeat between the machines that share a folder.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = temporary_beside(path)
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -80,9 +174,14 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON file atomically."""
+    write_atomically(path, json_bytes(values))
+
+
+def json_bytes(values: Mapping[str, Any]) -> bytes:
+    """Return the content of a JSON file."""
     text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
     # A file name may hold bytes that are no text.
-    write_atomically(path, (text + "\n").encode("utf-8", "backslashreplace"))
+    return (text + "\n").encode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +335,11 @@ def _read_checked(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (FileNotFoundError, SafetensorError):
         return None
+    except OSError as error:
+        raise OutputNotWritable(
+            f"{path.name} cannot be read ({error.strerror}); check who owns it, or choose another "
+            "output folder"
+        ) from error
     whole = metadata.get("checksum") == _checksum(tensors, metadata.get("report", ""))
     return (tensors, metadata) if whole else None
 

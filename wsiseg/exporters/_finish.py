@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wsiseg.errors import OutputExists, OutputNotWritable, WsisegError
+from wsiseg.rundir import sync_directory, temporary_beside
 
 
 @contextmanager
@@ -24,37 +25,41 @@ def finished_file(destination: Path) -> Iterator[Path]:
     OutputNotWritable
         If the operating system refuses to write.
     """
-    partial = _neighbour(destination)
+    partial = temporary_beside(destination)
     try:
         with _writing(destination):
             yield partial
             _sync_file(partial)
             partial.replace(destination)
-            _sync_directory(destination.parent)
+            sync_directory(destination.parent)
     finally:
-        partial.unlink(missing_ok=True)
+        # What cannot be removed must not hide why.
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
 def finished_directory(destination: Path) -> Iterator[Path]:
     """Give an empty temporary neighbour; on success it becomes `destination`.
 
-    An older `destination` is replaced; after a failure it is as it was, and the temporary
-    directory is gone.
+    A directory with content that has come there meanwhile stays, and the temporary one goes: a
+    directory can only be replaced by first moving the other away, so that for a moment, or for
+    ever if the process is killed then, there would be none.  After a failure nothing has changed.
 
     Raises
     ------
     OutputNotWritable
-        If the operating system refuses to write.
+        If the operating system refuses to write, or somebody deletes the temporary directory.
     """
-    partial = _neighbour(destination)
+    partial = temporary_beside(destination)
     try:
         with _writing(destination):
             partial.mkdir()
-            yield partial
-            _sync_tree(partial)
-            _replace_directory(partial, destination)
-            _sync_directory(destination.parent)
+            with _the_same_at_the_end(partial):
+                yield partial
+                _sync_tree(partial)
+            _rename_unless_there(partial, destination)
+            sync_directory(destination.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -66,10 +71,6 @@ def refuse_existing(destination: Path) -> None:
             f"{destination} exists already and is not overwritten; "
             "delete it first or choose another name"
         )
-
-
-def _neighbour(destination: Path) -> Path:
-    return destination.with_name(f".{destination.name}.{uuid.uuid4().hex}.tmp")
 
 
 @contextmanager
@@ -87,34 +88,42 @@ def _writing(destination: Path) -> Iterator[None]:
         ) from error
 
 
-def _replace_directory(partial: Path, destination: Path) -> None:
-    """Rename `partial` to `destination`; a directory can only be replaced by moving it away."""
-    if not destination.exists():
-        partial.rename(destination)
+@contextmanager
+def _the_same_at_the_end(folder: Path) -> Iterator[None]:
+    """Raise FileNotFoundError if somebody deletes a folder, even if it was made anew.
+
+    Libraries do that when they write into it, and then it lacks what they wrote before.
+    """
+    if os.name != "posix":  # other systems cannot open a directory
+        yield
         return
-    older = _neighbour(destination)
-    destination.rename(older)
-    partial.rename(destination)
-    shutil.rmtree(older)
+    # While it is open no other gets its number.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield
+        if not os.path.samestat(os.fstat(descriptor), folder.stat()):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    finally:
+        os.close(descriptor)
+
+
+def _rename_unless_there(partial: Path, destination: Path) -> None:
+    """Rename a directory, unless one with content is there: one step, also on a network disk."""
+    try:
+        partial.rename(destination)
+    except OSError as error:
+        # Windows says so of an empty one too.
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not destination.is_dir():
+            raise
 
 
 def _sync_tree(folder: Path) -> None:
     for parent, _, names in os.walk(folder):
         for name in names:
             _sync_file(Path(parent, name))
-        _sync_directory(Path(parent))
+        sync_directory(Path(parent))
 
 
 def _sync_file(path: Path) -> None:
     with path.open("r+b") as stream:
         os.fsync(stream.fileno())
-
-
-def _sync_directory(folder: Path) -> None:
-    if os.name != "posix":  # other systems cannot open a directory
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

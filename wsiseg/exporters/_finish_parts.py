@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from wsiseg.exporters._finish import _neighbour, _sync_directory, _sync_file, _writing
+from wsiseg.exporters._finish import _sync_file, _writing
+from wsiseg.rundir import sync_directory, temporary_beside
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def finished_files(
     OutputNotWritable
         If the operating system refuses to write; no file is left then.
     """
-    folder = _neighbour(destination)
+    folder = temporary_beside(destination)
     partials: list[Path] = []
 
     def next_file() -> Path:
@@ -42,7 +43,7 @@ def finished_files(
             for partial in partials:
                 _sync_file(partial)
             _rename_all(partials, paths_of(len(partials)))
-            _sync_directory(destination.parent)
+            sync_directory(destination.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -95,7 +95,7 @@ class MaskWriter:
     Parameters
     ----------
     destination
-        Directory to make; an older one is replaced.
+        Directory to make; one with content that is there stays (see `finished_directory`).
     source
         Cells and pixels.
     threads

@@ -1,0 +1,80 @@
+"""Where tiles run: in this process; others follow the same protocol."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsiseg.predict import TileJob, TileProcessor, TileReport
+from wsiseg.records import Maps, Tile
+
+
+class TileRunner(Protocol):
+    """Runs tiles somewhere and yields their reports as they finish."""
+
+    def __call__(self, job: TileJob, tiles: Sequence[Tile]) -> Iterator[TileReport]:
+        """Run the tiles; their files are written when their reports come."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunHere:
+    """Run tiles in this process: readers, predictors and decoders overlap."""
+
+    predictors: int = 1
+    """Calls of the network at the same time."""
+
+    def __call__(self, job: TileJob, tiles: Sequence[Tile]) -> Iterator[TileReport]:
+        """Yield reports in the order of the tiles."""
+        processor = TileProcessor(job)
+        readers = ThreadPoolExecutor(self.predictors, "wsiseg-read")
+        predictors = ThreadPoolExecutor(self.predictors, "wsiseg-predict")
+        decoders = ThreadPoolExecutor(self.predictors, "wsiseg-decode")
+        waiting: deque[Future[TileReport]] = deque()
+        most = (self.predictors + 1) * job.numerics.batch_size
+        try:
+            for batch in batches_of(tiles, job.numerics.batch_size):
+                reads = [readers.submit(processor.read, tile) for tile in batch]
+                maps = predictors.submit(_predict_when_read, processor, reads)
+                for index, tile in enumerate(batch):
+                    waiting.append(
+                        decoders.submit(_finish_when_predicted, processor, tile, index, reads, maps)
+                    )
+                while len(waiting) > most:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for pool in (decoders, predictors, readers):
+                pool.shutdown(cancel_futures=True)
+
+
+def batches_of(tiles: Sequence[Tile], size: int) -> Iterator[Sequence[Tile]]:
+    """Yield the tiles in groups of up to `size`."""
+    for start in range(0, len(tiles), size):
+        yield tiles[start : start + size]
+
+
+Read = Future[tuple[NDArray[np.uint8], float]]
+
+
+def _predict_when_read(processor: TileProcessor, reads: list[Read]) -> tuple[list[Maps], float]:
+    return processor.predict([read.result()[0] for read in reads])
+
+
+def _finish_when_predicted(
+    processor: TileProcessor,
+    tile: Tile,
+    index: int,
+    reads: list[Read],
+    maps: Future[tuple[list[Maps], float]],
+) -> TileReport:
+    all_maps, seconds = maps.result()
+    rgb, read_seconds = reads[index].result()
+    return processor.finish(tile, rgb, all_maps[index], {"read": read_seconds, "predict": seconds})
