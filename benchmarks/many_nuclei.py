@@ -1,9 +1,9 @@
 """Tiles full of nuclei, as many as wanted, for measurements without slide or network.
 
 Ellipses, one in each square of a grid; they repeat only after some tiles, which is too far for
-compression to see.  What a tile
-sees of it is shifted by a fraction of a pixel, differently in neighbours, so that their versions
-of a nucleus at the seam differ a little, and some change sides: as those of a real network do.
+compression to see.  What a tile sees is shifted by a fraction of a pixel, differently in
+neighbours, so that their versions of a nucleus at the seam differ a little and some change sides:
+as those of a real network do.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Pattern:
     """Nuclei in one tile core."""
 
     n_across: int = 39
-    """Nuclei along an edge of the core: 39 give 1,521 of about 380 px, 55 give 3,025 of 180."""
+    """Nuclei along an edge of the core: 39 give 1,521 of about 390 px, 55 give 3,025 of 190."""
     n_classes: int = 5
     """Classes to draw from."""
     seed: int = 0
@@ -95,10 +95,10 @@ def _seen_by(tile: Tile, pattern: Pattern) -> TileInstances:
             core = (tile.row + down) % PERIOD, (tile.col + right) % PERIOD
             nuclei = np.random.default_rng([pattern.seed, *core]).random((n_across**2, 5))
             draw[here] = nuclei[(row % n_across * n_across + col % n_across)[here]]
-    shift = np.random.default_rng([pattern.seed, tile.row, tile.col, 1]).random((len(row), 2))
-    # The corner of the core is that of the squares; instances count from the outer box.
-    centre = (np.stack([row, col]).T + 0.5) * square_px + MARGIN_PX + (shift * 2 - 1) * _SHIFT_PX
-    long_px = (square_px / 2 - _SHIFT_PX - 0.5) * (0.9 + 0.1 * draw[:, 0])
+    shift = np.random.default_rng([pattern.seed, tile.row, tile.col, 1]).random(2)
+    # Squares are centred on the core's corner; instances count from the outer box.
+    centre = np.stack([row, col]).T * square_px + MARGIN_PX + (shift * 2 - 1) * _SHIFT_PX
+    long_px = (square_px / 2 - 0.5) * (0.9 + 0.1 * draw[:, 0])
     instances = _ellipses(centre, long_px, long_px * (0.7 + 0.3 * draw[:, 1]), np.pi * draw[:, 2])
     n = len(row)
     index = (draw[:, 3] * pattern.n_classes).astype(np.uint8)
