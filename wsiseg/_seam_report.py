@@ -241,6 +241,11 @@ class SeamReport:
             return "met"
         return "missed" if low > AIM_COUNT or high < -AIM_COUNT else "not known"
 
+    @property
+    def has_missed(self) -> bool:
+        """Whether an aim is missed, beyond what a sample's chance explains."""
+        return "missed" in (self.matched_verdict, self.count_verdict)
+
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""
         parts: Sequence[tuple[str, SeamCounts]] = (

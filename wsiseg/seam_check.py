@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -57,7 +57,7 @@ _KINDS: tuple[DifferenceKind, ...] = ("lost", "new", "doubled", "changed")
 class SeamCheckOptions:
     """How large the sample is, and how it is chosen."""
 
-    squares: int | Literal["all"] = 8
+    squares: int | str = 8
     """Squares to look at, at most; `all`: the whole slide."""
     side_px: int | None = None
     """Their side, model pixels; None: that of a tile's core."""
@@ -196,7 +196,7 @@ def _planned(
     if isinstance(slide_or_run, str | Path) and is_run(Path(slide_or_run)):
         slide_or_run = open_result(slide_or_run)
     if isinstance(slide_or_run, Result):
-        if scale is not None or options != PlanOptions():
+        if scale not in (None, ScaleOptions()) or options != PlanOptions():
             raise UsageError(
                 f"{slide_or_run.path.name}: µm per pixel, tissue and regions are the run's own; "
                 "leave them out, or check the slide itself"
@@ -218,7 +218,7 @@ def _squares(plan: RunPlan, check: SeamCheckOptions) -> tuple[Box, ...]:
             f"{name}: no tissue was found in {where}, so there is no seam to look at; "
             "--tissue none takes everything for tissue"
         )
-    if check.squares == "all":
+    if isinstance(check.squares, str):
         return (plan.frame.box,)
     side_px = check.side_px or plan.model.card.core_px
     tiles = [tile for tile, _ in plan.tiles]
