@@ -118,11 +118,13 @@ def _differences(
 ) -> list[SeamDifference]:
     changed = (found.partner >= 0) & (found.iou <= _ALMOST_EQUAL_IOU)
     chosen: tuple[tuple[DifferenceKind, Places, NDArray[np.bool_]], ...] = (
-        ("lost", here, found.partner < 0),
-        ("new", there, ~found.is_matched),
-        ("doubled", here, found.holds_two),
-        ("doubled", there, found.is_two),
-        ("changed", here, changed),
+        ("lost", here, here.counted & (found.partner < 0)),
+        ("new", there, there.counted & ~found.is_matched),
+        ("doubled", here, here.counted & found.holds_two),
+        ("doubled", there, there.counted & found.is_two),
+        ("changed", here, here.counted & changed),
+        ("no tile", here, here.left_out),
+        ("no tile", there, there.left_out),
     )
     return [
         SeamDifference(
@@ -136,5 +138,5 @@ def _differences(
             near=bool(places.near[i]),
         )
         for kind, places, which in chosen
-        for i in np.flatnonzero(which & places.counted)
+        for i in np.flatnonzero(which)
     ]

@@ -24,7 +24,7 @@ _PLAIN = (
 
 Verdict = Literal["met", "missed", "not known"]
 """`not known`: the sample is too small, so that the 95 % interval reaches across the aim."""
-DifferenceKind = Literal["lost", "new", "doubled", "changed"]
+DifferenceKind = Literal["lost", "new", "doubled", "changed", "no tile"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,8 @@ class SeamDifference:
     """One nucleus that a moved grid changes."""
 
     kind: DifferenceKind
-    """`changed`: found again, but with an IoU of at most 0.9."""
+    """`changed`: found again, but with an IoU of at most 0.9; `no tile`: by one grid only,
+    because the other ran no tile there (such nuclei are not counted)."""
     offset_px: int
     """Of the moved grid."""
     x: float

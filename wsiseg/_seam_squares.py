@@ -13,7 +13,7 @@ from wsiseg.tiles import AreaMask, TileGrid
 
 _ENOUGH_TISSUE = 0.25
 """Squares with at least this share of what counts are taken first."""
-_TRIES = 64
+_TRIES = 32
 """Places looked at for each square wanted."""
 
 

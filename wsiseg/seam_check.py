@@ -50,7 +50,7 @@ __all__ = ["SeamCheckOptions", "SeamCounts", "SeamDifference", "SeamReport", "se
 _STEP_PX = 32
 """Grids are moved by multiples of this: networks may treat other positions differently."""
 _MOST_LISTED = 200
-_KINDS: tuple[DifferenceKind, ...] = ("lost", "new", "doubled", "changed")
+_KINDS: tuple[DifferenceKind, ...] = ("lost", "new", "doubled", "changed", "no tile")
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +264,10 @@ def _find_nuclei(
     return found
 
 
+def _worst_first(one: SeamDifference) -> tuple[bool, bool, int, float]:
+    return one.kind == "no tile", not one.near, _KINDS.index(one.kind), one.iou
+
+
 def _report(
     first: RunPlan,
     result: Result | None,
@@ -273,7 +277,7 @@ def _report(
 ) -> SeamReport:
     card = first.model.card
     differences = [one for each in compared for one in each.differences]
-    differences.sort(key=lambda one: (not one.near, _KINDS.index(one.kind), one.iou))
+    differences.sort(key=_worst_first)
     return SeamReport(
         slide=first.slide.info.name,
         run=None if result is None else result.path.name,
