@@ -155,10 +155,10 @@ def test_a_gap_at_seams_is_found(slide: ArraySlide, tmp_path: Path) -> None:
     assert report.has_missed
     kinds = {one.kind for one in report.differences if one.near}
     assert {"lost", "new"} <= kinds
-    for one in report.differences:
-        distance = one.moved_seam_px if one.kind == "lost" else one.seam_px
-        if one.kind in ("lost", "new"):
-            assert distance < 64, "a nucleus is lost where the other grid sees nothing"
+    assert all(one.near for one in report.differences)
+    lost = [one for one in report.differences if one.kind == "lost"]
+    # Where the moved grid sees nothing; the others are what the checked grid left of a nucleus.
+    assert sum(one.moved_seam_px < 24 + 12 for one in lost) > len(lost) / 2
     said = json.loads(written.read_text())
     assert said["near"]["lost"] == near.lost
     assert said["aims"]["matched"]["verdict"] == "missed"

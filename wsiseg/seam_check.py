@@ -20,7 +20,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -41,9 +40,6 @@ from wsiseg.results import Result, open_result
 from wsiseg.rundir import write_atomically, write_json
 from wsiseg.scale import ScaleOptions
 from wsiseg.slides import Slide
-
-if TYPE_CHECKING:
-    from distributed import Client
 
 __all__ = ["SeamCheckOptions", "SeamCounts", "SeamDifference", "SeamReport", "seamcheck"]
 
@@ -97,7 +93,6 @@ def seamcheck(
     options: PlanOptions = PlanOptions(),
     check: SeamCheckOptions = SeamCheckOptions(),
     compute: ComputeOptions = ComputeOptions(),
-    client: Client | None = None,
     json: str | Path | None = None,
     picture: str | Path | None = None,
     progress: Progress | None = None,
@@ -111,7 +106,7 @@ def seamcheck(
         A slide, or a finished run (`*.wsiseg`) of one.
     slide : str, Path or Slide, optional
         The slide of a run; a run does not say where it lies.
-    model, scale, options, compute, client
+    model, scale, options, compute
         As for `segment`.  Of a run, model, scale, options, device, precision and batch size
         are the run's own; a model that is not shipped must be named again.
     check : SeamCheckOptions
@@ -158,7 +153,7 @@ def seamcheck(
         ]
         if planned is not None:
             planned(grids[0] if result is None else grids[1])
-        with tile_runner(compute, client, plan.numerics.device_kind) as run_tiles:
+        with tile_runner(compute, None, plan.numerics.device_kind) as run_tiles:
             found = _find_nuclei(grids, squares, result, run_tiles, progress or _say_nothing)
         compared = [
             compare_grids(grids[0], moved, squares, found[0], nuclei, plan, check.near_px)
