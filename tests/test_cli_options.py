@@ -13,11 +13,22 @@ import typer
 from typer.testing import CliRunner
 
 import wsiseg
-from wsiseg import ComputeOptions, PlanOptions, ScaleOptions, TissueOptions
+from wsiseg import (
+    ComputeOptions,
+    PlanOptions,
+    ScaleOptions,
+    SeamCheckOptions,
+    TissueOptions,
+)
 from wsiseg.cli import app
 from wsiseg.listing import SlideEntry
 
-DATACLASSES = {"scale": ScaleOptions, "compute": ComputeOptions, "options": PlanOptions}
+DATACLASSES = {
+    "scale": ScaleOptions,
+    "compute": ComputeOptions,
+    "options": PlanOptions,
+    "check": SeamCheckOptions,
+}
 SEGMENT_OPTIONS = {
     "mpp": "scale.mpp",
     "override_mpp": "scale.override_mpp",
@@ -38,6 +49,19 @@ SEGMENT_OPTIONS = {
 }
 """Option of `wsiseg segment` and the argument, or the field, of the library that it sets."""
 
+SEAMCHECK_OPTIONS = {
+    "squares": "check.squares",
+    "side": "check.side_px",
+    "grids": "check.grids",
+    "offset": "check.offsets_px",
+    "near": "check.near_px",
+    "seed": "check.seed",
+    "slide": "slide",
+    "json": "json",
+    "picture": "picture",
+}
+"""The same for `wsiseg seamcheck`, besides those it shares with `segment`."""
+
 
 def commands() -> dict[str, Any]:
     group: Any = typer.main.get_command(app)
@@ -49,12 +73,12 @@ def options_of(command: str) -> dict[str, Any]:
     return {each.name: each.default for each in commands()[command].params if each.name != "help"}
 
 
-def default_of(where: str) -> Any:
-    """Return the library's default of an argument of `segment`, or of a field in one."""
+def default_of(where: str, function: Callable[..., Any] = wsiseg.segment) -> Any:
+    """Return the library's default of an argument of a function, or of a field in one."""
     name, _, field = where.partition(".")
     if field:
         return next(each.default for each in fields(DATACLASSES[name]) if each.name == field)
-    return inspect.signature(wsiseg.segment).parameters[name].default
+    return inspect.signature(function).parameters[name].default
 
 
 def test_segment_owns_no_default() -> None:
@@ -68,6 +92,53 @@ def test_segment_owns_no_default() -> None:
             assert wanted == TissueOptions()
             wanted = "auto"
         assert there[option] == wanted, option
+
+
+def test_seamcheck_owns_no_default() -> None:
+    there = options_of("seamcheck")
+    shared = there.keys() - SEAMCHECK_OPTIONS.keys() - {"slide_or_run", "quiet"}
+    assert shared == {name for name, where in SEGMENT_OPTIONS.items() if "." in where} | {"model"}
+    for option in shared:
+        assert there[option] == options_of("segment")[option], option
+        assert default_of(SEGMENT_OPTIONS[option], wsiseg.seamcheck) == (
+            default_of(SEGMENT_OPTIONS[option])
+        )
+    for option, where in SEAMCHECK_OPTIONS.items():
+        wanted = default_of(where, wsiseg.seamcheck)
+        # One option is text, because it may be `all`.
+        assert there[option] == (str(wanted) if option == "squares" else wanted), option
+    reachable = {where for where in SEAMCHECK_OPTIONS.values() if where.startswith("check")}
+    assert reachable == {f"check.{each.name}" for each in fields(SeamCheckOptions)}
+
+
+def test_each_option_of_seamcheck_reaches_its_own_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[Any] = []
+
+    def seamcheck(target: Any, **options: Any) -> Any:
+        said.extend((target, options))
+        raise wsiseg.WsisegError("enough")
+
+    monkeypatch.setattr(wsiseg, "seamcheck", seamcheck)
+    sample = ["-n", "all", "--side", "640", "--grids", "3", "--near", "32", "--seed", "5"]
+    rest = ["--offset", "64", "--offset", "96", "--slide", "b.svs", "--model", "some"]
+    more = ["--json", "j", "--picture", "p", "--mpp", "0.4", "--tissue", "none", "--workers", "2"]
+    where = ["--roi", "r.geojson", "--roi-origin", "slide", "--device", "cpu", "--quiet"]
+    done = CliRunner().invoke(app, ["seamcheck", "a.wsiseg", *sample, *rest, *more, *where])
+    assert done.exit_code == 3
+    target, options = said
+    assert target == Path("a.wsiseg")
+    assert options.pop("planned") is not None
+    assert options == {
+        "slide": Path("b.svs"),
+        "model": "some",
+        "scale": ScaleOptions(mpp=0.4),
+        "options": PlanOptions(tissue=None, roi=Path("r.geojson"), roi_origin="slide"),
+        "check": SeamCheckOptions("all", 640, 3, (64, 96), 32, 5),
+        "compute": ComputeOptions("cpu", workers=2),
+        "json": Path("j"),
+        "picture": Path("p"),
+        "progress": None,
+    }
 
 
 def test_every_scale_and_compute_option_is_on_the_command_line() -> None:

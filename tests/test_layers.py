@@ -39,7 +39,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         *("training/", "evaluation/"),
     ),
     ("cluster", "estimate"),
-    ("api", "doctor", "demo", "__init__", "__main__", "terminal", "cli"),
+    ("api", "seam_check", "doctor", "demo", "__init__", "__main__", "terminal", "cli"),
 )
 """The table of docs/architecture.md; `name/` is a package with all in it that is not named."""
 
@@ -71,6 +71,14 @@ PART_OF = {
     "_run_overlaps": "stitch",
     "_run_record": "results",
     "_run_folder": "pipeline",
+    "_seam_cells": "seam_check",
+    "_seam_compare": "seam_check",
+    "_seam_matching": "seam_check",
+    "_seam_report": "seam_check",
+    "_seam_run": "seam_check",
+    "_seam_sheet": "pictures",
+    "_seam_squares": "seam_check",
+    "_seam_views": "seam_check",
     "_seams": "stitch",
     "_sha1": "identity",
     "_slide_table": "listing",

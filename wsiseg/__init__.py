@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from wsiseg.regions import Region, read_regions
     from wsiseg.results import Result, find_results, open_result
     from wsiseg.scale import ScaleOptions
+    from wsiseg.seam_check import SeamCheckOptions, SeamReport, seamcheck
     from wsiseg.slides import Slide, SlideInfo, open_slide
     from wsiseg.stats import region_stats, slide_stats
     from wsiseg.tissue import TissueOptions
@@ -41,6 +42,8 @@ __all__ = [
     "Region",
     "Result",
     "ScaleOptions",
+    "SeamCheckOptions",
+    "SeamReport",
     "Slide",
     "SlideEntry",
     "SlideEstimate",
@@ -59,6 +62,7 @@ __all__ = [
     "region_stats",
     "run_checks",
     "run_demo",
+    "seamcheck",
     "segment",
     "segment_many",
     "slide_stats",
@@ -72,6 +76,8 @@ _HOME = {
     "Region": "regions",
     "Result": "results",
     "ScaleOptions": "scale",
+    "SeamCheckOptions": "seam_check",
+    "SeamReport": "seam_check",
     "Slide": "slides",
     "SlideEntry": "listing",
     "SlideEstimate": "api",
@@ -90,6 +96,7 @@ _HOME = {
     "region_stats": "stats",
     "run_checks": "doctor",
     "run_demo": "demo",
+    "seamcheck": "seam_check",
     "segment": "api",
     "segment_many": "api",
     "slide_stats": "stats",

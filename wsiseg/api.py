@@ -157,7 +157,7 @@ def segment(
         if planned is not None:
             planned(plan)
         folder = run_directory(Path(out), plan.slide.info.name)
-        with _runner(compute, client, plan.numerics.device_kind) as run_tiles:
+        with tile_runner(compute, client, plan.numerics.device_kind) as run_tiles:
             try:
                 return segment_planned(
                     plan, folder, run_tiles, formats, overwrite, progress, strict
@@ -397,7 +397,7 @@ def _opened(slide: str | Path | Slide) -> Iterator[Slide]:
 
 
 @contextmanager
-def _runner(
+def tile_runner(
     compute: ComputeOptions, client: Client | None, device_kind: str
 ) -> Iterator[TileRunner]:
     """Choose where tiles run."""

@@ -24,6 +24,7 @@ from wsiseg.errors import (
 from wsiseg.terminal import (
     estimate_rows,
     plan_teller,
+    print_seams,
     print_table,
     show_progress,
     slide_facts,
@@ -168,6 +169,56 @@ def demo(
         result = wsiseg.run_demo(out, slide, progress, plan_teller(quiet))
     print_table(summary_rows(result))
     _tell_where(result)
+
+
+@app.command()
+def seamcheck(
+    slide_or_run: Annotated[Path, typer.Argument(help="A slide, or a run (*.wsiseg) of one.")],
+    slide: Annotated[Path | None, typer.Option(help="The slide of a run.")] = None,
+    squares: Annotated[
+        str, typer.Option("--squares", "-n", help="Squares to look at; all: the whole slide.")
+    ] = "8",
+    side: Annotated[int | None, typer.Option(help="Their side in model px; else a core's.")] = None,
+    grids: Annotated[int, typer.Option(help="Moved grids to compare with.")] = 2,
+    offset: Annotated[
+        list[int] | None, typer.Option(help="Offset of a moved grid in model px; repeatable.")
+    ] = None,
+    near: Annotated[int, typer.Option(help="Near a seam: closer than so many model px.")] = 64,
+    seed: Annotated[int, typer.Option(help="Chooses squares and grids.")] = 0,
+    model: ModelOption = "auto",
+    mpp: MppOption = None,
+    override_mpp: OverrideOption = None,
+    mpp_from_objective: FromObjective = False,
+    force_scale: ForceScale = False,
+    tissue: TissueOption = "auto",
+    roi: RoiOption = None,
+    roi_origin: RoiOriginOption = RoiOriginName.auto,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
+    batch_size: BatchOption = None,
+    workers: WorkersOption = None,
+    json: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw what differs in this PNG.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Say whether seams between tiles show: run squares again on moved grids."""
+    with _errors_to_exit_codes(), show_progress(quiet) as progress:
+        offsets = tuple(offset) if offset else None
+        report = wsiseg.seamcheck(
+            slide_or_run,
+            slide=slide,
+            model=model,
+            scale=wsiseg.ScaleOptions(mpp, override_mpp, mpp_from_objective, force_scale),
+            options=wsiseg.PlanOptions(tissue=tissue, roi=roi, roi_origin=roi_origin.value),
+            check=wsiseg.SeamCheckOptions(squares, side, grids, offsets, near, seed),
+            compute=wsiseg.ComputeOptions(device, precision, batch_size, workers),
+            json=json,
+            picture=picture,
+            progress=progress,
+            planned=plan_teller(quiet),
+        )
+    print_seams(report)
+    raise typer.Exit(SOME_FAILED if report.has_missed else DONE)
 
 
 @app.command()

@@ -36,6 +36,7 @@ from wsiseg._drawing import (
     stack,
     text_strip,
 )
+from wsiseg._seam_sheet import SeamView, draw_seam_sheet
 from wsiseg.geometry import Frame
 from wsiseg.records import UNKNOWN_CLASS
 
@@ -44,9 +45,11 @@ __all__ = [
     "Crop",
     "CropChoice",
     "CropKind",
+    "SeamView",
     "choose_crops",
     "draw_crop",
     "draw_overlay",
+    "draw_seam_sheet",
     "draw_thumbnail",
     "encode_png",
 ]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from wsiseg.api import SlideEstimate
     from wsiseg.plan import RunPlan
     from wsiseg.results import Result
+    from wsiseg.seam_check import SeamReport
     from wsiseg.slides import SlideInfo
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -134,6 +135,70 @@ def estimate_rows(estimates: Sequence[SlideEstimate]) -> list[dict[str, Any]]:
         }
         for one in estimates
     ]
+
+
+def print_seams(report: SeamReport) -> None:
+    """Print what a seam check counted, and whether its aims are met."""
+    print_table(seam_rows(report))
+    for sentence in seam_verdicts(report):
+        typer.echo(sentence)
+
+
+def seam_rows(report: SeamReport) -> list[dict[str, Any]]:
+    """Return what a seam check counted as rows of a table."""
+    places = (("near seams", report.near), ("elsewhere", report.elsewhere), ("all", report.total))
+    return [
+        {
+            "nuclei": name,
+            "n": counts.n,
+            "IoU > 0.5": _percent(counts.matched, counts.n),
+            "IoU > 0.9": _percent(counts.matched_90, counts.n),
+            "same pixels": _percent(counts.identical, counts.n),
+            "lost": counts.lost,
+            "new": counts.new,
+            "doubled": counts.doubled,
+            "count": f"{100 * counts.count_difference:+.3f} %" if counts.n else "–",
+        }
+        for name, counts in places
+    ]
+
+
+def seam_verdicts(report: SeamReport) -> list[str]:
+    """Return in sentences what a seam check looked at, and whether its aims are met."""
+    near = report.near
+    low, high = (f"{100 * value:.3f}" for value in near.share.interval)
+    fewer, more = (f"{100 * value:+.3f}" for value in near.count_interval)
+    moved = ", ".join(str(grid.offset_px) for grid in report.grids)
+    said = [
+        f"{report.slide}: {report.analysed_mm2:.3g} mm² of tissue, {len(report.squares)} squares; "
+        f"tiles of {report.core_px} px + {report.margin_px} px margin, moved by {moved} px; near "
+        f"seams: less than {report.near_px} px away"
+    ]
+    if near.n:
+        said += [
+            f"found again near seams: 95 % interval {low} to {high} %; aim: at least 99.9 %: "
+            f"{report.matched_verdict}",
+            f"change of count near seams: 95 % interval {fewer} to {more} %; aim: at most 0.1 %: "
+            f"{report.count_verdict}",
+        ]
+    else:
+        said.append("no nucleus lies near a seam, so nothing is known of them")
+    if "not known" in (report.matched_verdict, report.count_verdict):
+        said.append("not known: too few nuclei to tell; look at more squares, or more moved grids")
+    if report.n_not_compared:
+        said.append(
+            f"{report.n_not_compared} nuclei lie where only one grid had tissue enough for a "
+            "tile; they are not counted"
+        )
+    return said
+
+
+def _percent(n: int, of: int) -> str:
+    """Return a share so that only all of them are 100 %."""
+    if not of:
+        return "–"
+    text = f"{100 * n / of:.3f} %"
+    return "> 99.999 %" if n < of and text == "100.000 %" else text
 
 
 @contextmanager
