@@ -80,7 +80,15 @@ PART_OF = {
     "exporters/_geojson_choice": "exporters/geojson",
     "exporters/_ngff": "exporters/ome_zarr",
     "exporters/_paint": "exporters/ome_zarr",
+    "models/_bands": "models/hovernet",
+    "models/_encoder": "models/hovernet",
+    "models/_kernels": "models/hovernet",
+    "models/_layers": "models/hovernet",
+    "models/_map_bytes": "models/hovernet",
+    "models/_streamed": "models/hovernet",
     "models/_timm": "models/hovernet",
+    "models/_vectors": "models/hovernet",
+    "models/_winograd": "models/hovernet",
 }
 """Private modules and the public one, or the package, they are a part of."""
 
