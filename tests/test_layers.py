@@ -95,7 +95,15 @@ PART_OF = {
     "exporters/_ome_zarr_older": "exporters/ome_zarr",
     "exporters/_paint": "exporters/ome_zarr",
     "exporters/_shards": "exporters/ome_zarr",
+    "models/_bands": "models/hovernet",
+    "models/_encoder": "models/hovernet",
+    "models/_kernels": "models/hovernet",
+    "models/_layers": "models/hovernet",
+    "models/_map_bytes": "models/hovernet",
+    "models/_streamed": "models/hovernet",
     "models/_timm": "models/hovernet",
+    "models/_vectors": "models/hovernet",
+    "models/_winograd": "models/hovernet",
     "testing/_giga_tiff": "testing/gigapixel",
 }
 """Private modules and the public one, or the package, they are a part of."""

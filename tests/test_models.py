@@ -368,11 +368,25 @@ def test_the_default_model_is_shipped() -> None:
 def test_the_cards_precision_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_numerics(CARD, "auto", None, None) == Numerics("cpu", "bfloat16", 1)
-    assert choose_numerics(CARD, "cpu", "float32", 3) == Numerics("cpu", "float32", 3)
-    assert choose_numerics(replace(CARD, precision={}), "cpu", None, None) == Numerics()
+    assert choose_numerics(CARD, "cpu", "bfloat16", 3) == Numerics("cpu", "bfloat16", 3)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_numerics(CARD, "auto", None, None) == Numerics("cuda", "float16", 8)
     assert choose_numerics(CARD, "cpu", None, None) == Numerics("cpu", "bfloat16", 1)
+
+
+def test_the_backend_follows_from_architecture_device_and_precision() -> None:
+    rows = Numerics(backend="rows")
+    assert choose_numerics(replace(CARD, precision={}), "cpu", None, None) == rows
+    assert choose_numerics(CARD, "cpu", "float32", 3) == replace(rows, batch_size=3)
+    assert choose_numerics(CARD, "cpu", "float16", None).backend == "torch"
+    other = replace(CARD, architecture="another")
+    assert choose_numerics(other, "cpu", "float32", None) == Numerics()
+
+
+@pytest.mark.parametrize("other", [{"device_kind": "cuda"}, {"precision": "bfloat16"}])
+def test_rows_on_another_device_or_in_another_precision_are_refused(other: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match=r"backend rows on .* cpu in float32 only"):
+        Numerics(**other, backend="rows")  # type: ignore[arg-type]
 
 
 def test_a_gpu_that_is_not_there_is_refused(
@@ -387,7 +401,13 @@ def test_a_gpu_that_is_not_there_is_refused(
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"device_kind": "tpu"}, {"precision": "int8"}, {"batch_size": 0}, {"threads": 0}],
+    [
+        {"device_kind": "tpu"},
+        {"precision": "int8"},
+        {"backend": "onnx"},
+        {"batch_size": 0},
+        {"threads": 0},
+    ],
 )
 def test_impossible_numerics_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=str(next(iter(wrong.values())))):

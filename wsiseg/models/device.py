@@ -10,6 +10,8 @@ from wsiseg.models.numerics import Numerics
 
 _BATCH = {"cpu": 1, "cuda": 8}
 DEVICES = ("auto", "cpu", "cuda")
+_BACKENDS = {("hovernet", "cpu", "float32"): "rows"}
+"""By architecture, kind of device and precision; torch for the others."""
 
 
 def choose_numerics(
@@ -43,8 +45,10 @@ def choose_numerics(
             "built for your GPU"
         )
     kind = "cuda" if device == "cuda" or (device == "auto" and usable) else "cpu"
+    chosen = card.precision.get(kind, "float32") if precision is None else precision
     return Numerics(
         device_kind=kind,
-        precision=card.precision.get(kind, "float32") if precision is None else precision,
+        precision=chosen,
         batch_size=_BATCH[kind] if batch_size is None else int(batch_size),
+        backend=_BACKENDS.get((card.architecture, kind, chosen), "torch"),
     )

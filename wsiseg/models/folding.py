@@ -32,6 +32,11 @@ def fold_batch_norms(network: nn.Module, example: Tensor) -> int:
     return len(pairs)
 
 
+def is_folded(norm: nn.Module) -> bool:
+    """Return whether nothing is left of a batch norm but the activation behind it."""
+    return isinstance(norm.forward, _Behind)
+
+
 def _observe_pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     # Outputs are kept alive, so that no two tensors can have the same id.
     outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}

@@ -9,6 +9,7 @@ from wsiseg.errors import UsageError
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 DEVICE_KINDS = ("cpu", "cuda")
+BACKENDS = ("torch", "rows")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +26,21 @@ class Numerics:
     """Threads inside one call of the network.  More tiles at once use more cores, so it
     stays 1: then one process and many workers give the same bits."""
     backend: str = "torch"
-    """What runs the network."""
+    """What runs the network: `torch`, or `rows`, wsiseg's own arithmetic for one CPU core in
+    float32."""
 
     def __post_init__(self) -> None:
         if self.device_kind not in DEVICE_KINDS:
             raise UsageError(f"device {self.device_kind!r}; one of {DEVICE_KINDS} is needed")
         if self.precision not in PRECISIONS:
             raise UsageError(f"precision {self.precision!r}; one of {PRECISIONS} is needed")
+        if self.backend not in BACKENDS:
+            raise UsageError(f"backend {self.backend!r}; one of {BACKENDS} is needed")
+        if self.backend == "rows" and (self.device_kind, self.precision) != ("cpu", "float32"):
+            raise UsageError(
+                f"backend rows on {self.device_kind} in {self.precision}; it computes on a cpu in "
+                "float32 only: use backend torch"
+            )
         if self.batch_size < 1 or self.threads < 1:
             raise UsageError(
                 f"batch size {self.batch_size} and threads {self.threads}; both must be 1 or more"
