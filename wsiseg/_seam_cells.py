@@ -15,11 +15,12 @@ from wsiseg._seam_matching import Masks, joined_masks
 from wsiseg._seam_squares import in_boxes
 from wsiseg.errors import ResultNotReadable
 from wsiseg.geometry import Box
-from wsiseg.pipeline import Progress, TileRunner, tile_job
+from wsiseg.pipeline import Progress, tile_job
 from wsiseg.plan import RunPlan
 from wsiseg.regions import Region, area_px2, touched, union_of
 from wsiseg.results import Result
 from wsiseg.rundir import RunDir, read_tile_file
+from wsiseg.runners import TileRunner
 from wsiseg.stitch import TileInstances, stitch
 from wsiseg.tiles import TileGrid, plan_tiles
 

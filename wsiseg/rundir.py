@@ -33,7 +33,7 @@ from wsiseg.stitch import TileInstances
 
 RUN_FORMAT_VERSION = 1
 """Format of `run.json` and of the run directory."""
-RESULT_VERSION = 2
+RESULT_VERSION = 3
 """Raised whenever the same slide and model would give other cells."""
 TILE_FORMAT_VERSION = 1
 """Format of tile files."""

@@ -34,10 +34,11 @@ from wsiseg.api import NEAREST_MODEL, ComputeOptions, Planned, plan_slide, tile_
 from wsiseg.errors import OutputExists, OutputNotWritable, UsageError
 from wsiseg.geometry import Box
 from wsiseg.models import MapsModel
-from wsiseg.pipeline import Progress, TileRunner
+from wsiseg.pipeline import Progress
 from wsiseg.plan import PlanOptions, RunPlan
 from wsiseg.results import Result, open_result
 from wsiseg.rundir import write_atomically, write_json
+from wsiseg.runners import TileRunner
 from wsiseg.scale import ScaleOptions
 from wsiseg.slides import Slide
 
