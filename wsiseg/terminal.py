@@ -169,8 +169,9 @@ def seam_verdicts(report: SeamReport) -> list[str]:
     low, high = (f"{100 * value:.3f}" for value in near.share.interval)
     fewer, more = (f"{100 * value:+.3f}" for value in near.count_interval)
     moved = ", ".join(str(grid.offset_px) for grid in report.grids)
+    squares = "1 square" if len(report.squares) == 1 else f"{len(report.squares)} squares"
     said = [
-        f"{report.slide}: {report.analysed_mm2:.3g} mm² of tissue, {len(report.squares)} squares; "
+        f"{report.slide}: {report.analysed_mm2:.3g} mm² of tissue in {squares}; "
         f"tiles of {report.core_px} px + {report.margin_px} px margin, moved by {moved} px; near "
         f"seams: less than {report.near_px} px away"
     ]
