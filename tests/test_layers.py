@@ -82,6 +82,7 @@ PART_OF = {
     "exporters/_paint": "exporters/ome_zarr",
     "models/_bands": "models/hovernet",
     "models/_encoder": "models/hovernet",
+    "models/_filters": "models/hovernet",
     "models/_kernels": "models/hovernet",
     "models/_layers": "models/hovernet",
     "models/_map_bytes": "models/hovernet",
