@@ -97,6 +97,7 @@ PART_OF = {
     "exporters/_shards": "exporters/ome_zarr",
     "models/_bands": "models/hovernet",
     "models/_encoder": "models/hovernet",
+    "models/_filters": "models/hovernet",
     "models/_kernels": "models/hovernet",
     "models/_layers": "models/hovernet",
     "models/_map_bytes": "models/hovernet",

@@ -20,6 +20,7 @@ from wsiseg.evaluation.metrics import panoptic_quality
 from wsiseg.models import MapsModel, Numerics, _bands, _layers, load_model
 from wsiseg.models._bands import BAND, Kernel, Stream, collected, stream_of, windows
 from wsiseg.models._encoder import RowEncoder, encoder_of
+from wsiseg.models._filters import fastest_filter, filter_channels
 from wsiseg.models._kernels import multiply_rows, pack_panels
 from wsiseg.models._layers import (
     RELU6,
@@ -206,14 +207,14 @@ def test_the_height_of_bands_does_not_matter(band: int, monkeypatch: pytest.Monk
 
 def test_memory_is_a_few_bytes_a_pixel() -> None:
     """And some rows of the widest layer."""
-    predict, blocks = StreamedPredictor(folded(NetworkSpec()), 1), random_blocks(1, 1024, 256)
+    predict, blocks = StreamedPredictor(folded(NetworkSpec()), 1), random_blocks(1, 1024, 1024)
     predict(blocks)
     tracemalloc.start()
     predict(blocks)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     # The plain network needs over 400.
-    assert peak / blocks[0, ..., 0].size < 60
+    assert peak / blocks[0, ..., 0].size < 70
 
 
 @pytest.mark.parametrize(("bias", "nucleus", "hv"), [(1e4, 255, 127), (-1e4, 0, -127)])
@@ -314,6 +315,20 @@ def test_a_filter_is_torchs(side: int, stride: int, height: int, width: int) -> 
     want = as_rows(convolution.double()(as_torch(features)).clamp(0, 6))
     assert found.shape == want.shape
     assert np.abs(found - want).max() < 1e-5
+
+
+@pytest.mark.parametrize("side", [3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("n_cols", [1, 3, 4, 5, 11])
+def test_the_fast_filters_equal_the_slow_one(side: int, stride: int, n_cols: int) -> None:
+    window = random_floats(2 * stride + side, (n_cols - 1) * stride + side, 16)
+    weights, bias = random_floats(side * side, 16, seed=1), random_floats(16, seed=2)
+    found, want = np.empty((2, 3, n_cols, 16), np.float32)
+    fast = fastest_filter(side, stride, n_cols)
+    assert (fast is filter_channels) == (n_cols < 4 or side == 7)
+    for run, out in ((fast, found), (filter_channels, want)):
+        run(window, weights, bias, side, stride, (-1.0, 6.0), out)
+    assert np.array_equal(found, want)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 5), (9, 3), (16, 16)])

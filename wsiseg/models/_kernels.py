@@ -106,59 +106,6 @@ def _multiply_six(
 
 
 @numba.njit(cache=True, nogil=True)
-def filter_channels(
-    window: Floats,
-    weights: Floats,
-    bias: Floats,
-    side: int,
-    stride: int,
-    limits: tuple[float, float],
-    out: Floats,
-) -> None:
-    """Convolve every channel with its own kernel (a depthwise convolution).
-
-    Parameters
-    ----------
-    window : ndarray, (rows, columns, channels), float32
-        What the kernel covers, padding included.
-    weights : ndarray, (side · side, channels), float32
-        The kernels.
-    bias : ndarray, (channels,), float32
-    side, stride : int
-        Of the kernel.
-    limits : tuple of float
-        `low` and `high`.
-    out : ndarray, (rows, columns, channels), float32
-        Written.
-    """
-    n_rows, n_cols, channels = out.shape
-    row_step = window.shape[1] * channels
-    low, high = splat(limits[0]), splat(limits[1])
-    step = stride * channels
-    for y in range(n_rows):
-        for x in range(0, n_cols, 4):
-            # Columns behind the last are the last again.
-            x1, x2 = min(x + 1, n_cols - 1), min(x + 2, n_cols - 1)
-            x3 = min(x + 3, n_cols - 1)
-            top, here = y * stride * row_step, y * n_cols * channels
-            for c in range(0, channels, 8):
-                a0 = a1 = a2 = a3 = load(bias, c)
-                for i in range(side):
-                    at = top + i * row_step + c
-                    for j in range(side):
-                        w = load(weights, (i * side + j) * channels + c)
-                        a0 = fma(load(window, at + x * step), w, a0)
-                        a1 = fma(load(window, at + x1 * step), w, a1)
-                        a2 = fma(load(window, at + x2 * step), w, a2)
-                        a3 = fma(load(window, at + x3 * step), w, a3)
-                        at += channels
-                store(out, here + x * channels + c, smaller(high, larger(low, a0)))
-                store(out, here + x1 * channels + c, smaller(high, larger(low, a1)))
-                store(out, here + x2 * channels + c, smaller(high, larger(low, a2)))
-                store(out, here + x3 * channels + c, smaller(high, larger(low, a3)))
-
-
-@numba.njit(cache=True, nogil=True)
 def gather_patches(
     rgb: NDArray[np.uint8],
     scaled: Floats,

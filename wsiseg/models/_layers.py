@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsiseg.models._bands import BAND, Floats, Kernel, Stream, windows
+from wsiseg.models._filters import fastest_filter
 from wsiseg.models._kernels import (
     double_rows,
-    filter_channels,
     gather_patches,
     multiply_rows,
     pack_panels,
@@ -132,13 +132,12 @@ class Filter:
     def _bands(self, stream: Stream, height: int, width: int) -> Iterator[Floats]:
         before = _before(stream.height, self.side, self.stride, self.padding)
         kernel = Kernel(self.side, self.stride, before)
+        run = fastest_filter(self.side, self.stride, width)
         buffer = np.empty((BAND, width, stream.channels), np.float32)
         row = 0
         for window in windows(stream, kernel, height, width, BAND):
             out = buffer[: min(BAND, height - row)]
-            filter_channels(
-                window, self.weights, self.bias, self.side, self.stride, self.limits, out
-            )
+            run(window, self.weights, self.bias, self.side, self.stride, self.limits, out)
             row += BAND
             yield out
 

@@ -264,11 +264,11 @@ def build_predictor(model: ModelFile, numerics: Numerics) -> Predictor:
         )
     network = _described_network(model)
     _load_weights(network, model)
-    if numerics.device_kind == "cpu":
-        keep_large_buffers()
     fold_batch_norms(network.eval(), torch.zeros(1, 3, 64, 64))
     if numerics.backend == "rows":
         return StreamedPredictor(network, numerics.threads)
+    if numerics.device_kind == "cpu":
+        keep_large_buffers()
     return TorchPredictor(network, numerics)
 
 
