@@ -17,7 +17,7 @@ import pytest
 from wsiseg import _run_folder, rundir
 from wsiseg._run_folder import begin, clear, delete, finish, give_up, logged_to
 from wsiseg.errors import OutputNotWritable
-from wsiseg.rundir import RunDir, is_left_behind, temporary_beside
+from wsiseg.rundir import RunDir, is_left_behind, temporary, temporary_beside
 
 RUNNING = {"status": "running", "identity": {"slide": "a"}}
 DONE = RUNNING | {"status": "done"}
@@ -131,19 +131,20 @@ def test_a_disk_without_links_has_a_plain_record(
 def test_only_what_nobody_writes_is_cleared_at_the_start(folder: RunDir) -> None:
     begin(folder, RUNNING)
     masks = folder.path / "masks.zarr"
-    gone = of_process(masks, dead_process())
-    (gone / "labels").mkdir(parents=True)
-    living = [temporary_beside(masks), of_process(masks, 1), of_another_machine(masks)]
-    for path in living:
-        path.mkdir()
-    unrelated = folder.path.parent / f".b.svs.wsiseg{gone.name[len('.masks.zarr') :]}"
-    unrelated.mkdir()
-    attempt = begin(folder, RUNNING)
-    assert not gone.exists()
-    assert all(path.exists() for path in (*living, unrelated))
-    finish(attempt, DONE)
-    # This call's own is the business of the one that made it.
-    assert {path.name for path in folder.path.glob(".*")} == {living[0].name, living[1].name}
+    gone = [of_process(masks, dead_process()), temporary_beside(masks)]
+    unrelated = folder.path.parent / f".b.svs.wsiseg{gone[0].name[len('.masks.zarr') :]}"
+    with temporary(masks) as ours:
+        living = [ours, of_process(masks, 1), of_another_machine(masks)]
+        for path in (*gone, *living, unrelated):
+            (path / "labels").mkdir(parents=True)
+        attempt = begin(folder, RUNNING)
+        assert not any(path.exists() for path in gone)
+        assert all(path.exists() for path in (*living, unrelated))
+        finish(attempt, DONE)
+        # Those of living calls here are theirs to delete; of others nobody knows.
+        assert {path.name for path in folder.path.glob(".*")} == {path.name for path in living[:2]}
+    clear(folder)
+    assert [path.name for path in folder.path.glob(".*")] == [living[1].name]
 
 
 def test_a_folder_that_cannot_be_removed_is_no_failure(

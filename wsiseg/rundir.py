@@ -68,24 +68,39 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{mark}.tmp")
 
 
+_in_use: set[str] = set()
+"""Names of temporary paths that calls in this process are at work on."""
+
+
+@contextlib.contextmanager
+def temporary(path: Path) -> Iterator[Path]:
+    """Give a path of `temporary_beside`; until the block ends, no call here clears it away."""
+    found = temporary_beside(path)
+    _in_use.add(found.name)
+    try:
+        yield found
+    finally:
+        _in_use.discard(found.name)
+
+
 def is_temporary(path: Path) -> bool:
     """Return whether a path is named as a temporary one, of whichever version."""
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 def is_left_behind(path: Path) -> bool:
-    """Return whether a path is temporary and its process has surely ended.
+    """Return whether a path is temporary and nobody is at work on it any more.
 
     Of a process on another machine, or before this one was started again, nothing is sure.
     """
     process = _process_here(path)
-    return process is not None and not _runs(process)
+    return process is not None and not _is_at_work(process, path)
 
 
 def is_running(path: Path) -> bool:
-    """Return whether a path is temporary and a process of that number runs on this machine."""
+    """Return whether a path is temporary and its process, on this machine, may be at work on it."""
     process = _process_here(path)
-    return process is not None and _runs(process)
+    return process is not None and _is_at_work(process, path)
 
 
 def _process_here(path: Path) -> int | None:
@@ -96,7 +111,9 @@ def _process_here(path: Path) -> int | None:
     return int(found["process"])
 
 
-def _runs(process: int) -> bool:
+def _is_at_work(process: int, path: Path) -> bool:
+    if process == os.getpid():
+        return path.name in _in_use
     if os.name != "posix":  # elsewhere to ask is to end it
         return True
     try:
@@ -155,21 +172,21 @@ def write_atomically(path: Path, content: bytes) -> None:
     OutputNotWritable
         If the disk is full or the folder read-only; nothing is left behind.
     """
-    temporary = temporary_beside(path)
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        # Where nothing could be made (no folder, read-only disk) nothing can be removed.
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise OutputNotWritable(
-            f"cannot write {path.name} ({error.strerror}); free some space or choose another "
-            "output folder, then call the same command again"
-        ) from error
+    with temporary(path) as partial:
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError as error:
+            # Where nothing could be made (no folder, read-only disk) nothing can be removed.
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise OutputNotWritable(
+                f"cannot write {path.name} ({error.strerror}); free some space or choose another "
+                "output folder, then call the same command again"
+            ) from error
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wsiseg.errors import OutputExists, OutputNotWritable, WsisegError
-from wsiseg.rundir import sync_directory, temporary_beside
+from wsiseg.rundir import sync_directory, temporary
 
 
 @contextmanager
@@ -25,17 +25,17 @@ def finished_file(destination: Path) -> Iterator[Path]:
     OutputNotWritable
         If the operating system refuses to write.
     """
-    partial = temporary_beside(destination)
-    try:
-        with _writing(destination):
-            yield partial
-            _sync_file(partial)
-            partial.replace(destination)
-            sync_directory(destination.parent)
-    finally:
-        # What cannot be removed must not hide why.
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+    with temporary(destination) as partial:
+        try:
+            with _writing(destination):
+                yield partial
+                _sync_file(partial)
+                partial.replace(destination)
+                sync_directory(destination.parent)
+        finally:
+            # What cannot be removed must not hide why.
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -51,17 +51,17 @@ def finished_directory(destination: Path) -> Iterator[Path]:
     OutputNotWritable
         If the operating system refuses to write, or somebody deletes the temporary directory.
     """
-    partial = temporary_beside(destination)
-    try:
-        with _writing(destination):
-            partial.mkdir()
-            with _the_same_at_the_end(partial):
-                yield partial
-                _sync_tree(partial)
-            _rename_unless_there(partial, destination)
-            sync_directory(destination.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with temporary(destination) as partial:
+        try:
+            with _writing(destination):
+                partial.mkdir()
+                with _the_same_at_the_end(partial):
+                    yield partial
+                    _sync_tree(partial)
+                _rename_unless_there(partial, destination)
+                sync_directory(destination.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def refuse_existing(destination: Path) -> None:

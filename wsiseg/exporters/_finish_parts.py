@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wsiseg.exporters._finish import _sync_file, _writing
-from wsiseg.rundir import sync_directory, temporary_beside
+from wsiseg.rundir import sync_directory, temporary
 
 
 @contextmanager
@@ -29,23 +29,23 @@ def finished_files(
     OutputNotWritable
         If the operating system refuses to write; no file is left then.
     """
-    folder = temporary_beside(destination)
     partials: list[Path] = []
+    with temporary(destination) as folder:
 
-    def next_file() -> Path:
-        partials.append(folder / str(len(partials)))
-        return partials[-1]
+        def next_file() -> Path:
+            partials.append(folder / str(len(partials)))
+            return partials[-1]
 
-    try:
-        with _writing(destination):
-            folder.mkdir()
-            yield next_file
-            for partial in partials:
-                _sync_file(partial)
-            _rename_all(partials, paths_of(len(partials)))
-            sync_directory(destination.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            with _writing(destination):
+                folder.mkdir()
+                yield next_file
+                for partial in partials:
+                    _sync_file(partial)
+                _rename_all(partials, paths_of(len(partials)))
+                sync_directory(destination.parent)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _rename_all(partials: list[Path], paths: list[Path]) -> None:
