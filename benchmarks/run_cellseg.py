@@ -50,9 +50,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.set_flush_denormal(True)  # random weights must not cost what trained ones do not
     torch.manual_seed(0)
-    model = HoverNet(
-        N_CLASSES, arguments.encoder, enc_pretrain=False, device=torch.device("cpu")
-    )
+    model = HoverNet(N_CLASSES, arguments.encoder, enc_pretrain=False, device=torch.device("cpu"))
     model.set_inference_mode(mixed_precision=False)
     image = np.asarray(Image.open(arguments.image).convert("RGB"))
     real = as_its_own(np.load(arguments.maps))
