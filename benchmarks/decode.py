@@ -91,10 +91,9 @@ def compare_times(
 ) -> None:
     """Print seconds by area, ours and theirs."""
     print(
-        "\n| side px | nuclei | ours ms | ns/px | + outlines ms | theirs, labels s | ratio |",
-        end="",
+        "\n| side px | nuclei | ours ms | ns/px | + outlines ms | theirs, labels s | ratio | "
+        "theirs, complete s | ratio |\n|---|---|---|---|---|---|---|---|---|"
     )
-    print(" theirs, complete s | ratio |\n|---|---|---|---|---|---|---|---|---|")
     for side in sides:
         maps = crop_maps(whole, 0, 0, side)
         given = published_maps(maps)
@@ -172,7 +171,8 @@ def compare_densities(whole: Maps, options: DecodeOptions, repeats: int) -> None
         found.append((n, share, interleaved(decode, repeats)["ours"] * 1e3))
     found.sort()
     print(f"\n| nuclei on {side}² | mask share | ours ms |\n|---|---|---|")
-    for n, share, ms in found[:: max(1, len(found) // 6)] + found[-1:]:
+    for i in sorted({*range(0, len(found), max(1, len(found) // 6)), len(found) - 1}):
+        n, share, ms = found[i]
         print(f"| {n} | {share:.3f} | {ms:.1f} |")
     design = np.array([(1, n, share) for n, share, _ in found])
     (base, per_nucleus, per_mask), *_ = np.linalg.lstsq(design, np.array([f[2] for f in found]))

@@ -64,9 +64,9 @@ def main() -> None:
     theirs = {**run_hovernet(mosaic, arguments), **run_cellseg(mosaic, arguments)}
     ours.append(run_ours(mosaic, arguments))
     print(
-        "\n| program | area | nuclei | network | the rest | job: CPU s/mm² | wall s/mm² |", end=""
+        "\n| program | area | nuclei | network | the rest | job: CPU s/mm² | wall s/mm² | "
+        "start s | CPU ratio | wall ratio |\n|---|---|---|---|---|---|---|---|---|---|"
     )
-    print(" start s | CPU ratio | wall ratio |\n|---|---|---|---|---|---|---|---|---|---|")
     base = [sum(run["seconds"]["job"][i] / run["mm2"] for run in ours) / len(ours) for i in (0, 1)]
     for number, run in enumerate(ours):
         report(f"wsiseg, run {number + 1}", run, base)

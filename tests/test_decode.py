@@ -121,18 +121,21 @@ def test_energy_equals_opencv_kernels(sobel_px):
     np.testing.assert_array_equal(got[1:-1, 1:-1], want)
 
 
-def test_energy_cannot_overflow():
-    """The largest slopes there are: a full fall in the middle, for the largest kernel."""
-    smooth, derive = sobel_kernels(21)
+@pytest.mark.parametrize(("sobel_px", "bits"), [(13, 31), (21, 63)])
+def test_energy_cannot_overflow(sobel_px, bits):
+    """The largest slopes there are: a full fall in the middle, for the largest kernels."""
+    smooth, derive = sobel_kernels(sobel_px)
     assert 128 * int(smooth.sum()) < 2**31
     assert 128 * int(np.abs(derive).sum()) < 2**31
+    assert 128 * int(smooth.sum()) * int(np.abs(derive).sum()) < 2**bits
     assert 1023 * 128 * int(smooth.sum()) * int(np.abs(derive).sum()) < 2**63
     hv = np.full((2, 60, 60), 127, np.int8)
     hv[0, :, 30:] = -128
     hv[1, 30:] = -128
     canvas = framed(np.ones((60, 60), np.uint8))
-    got = energy_levels(hv, find_runs(canvas, np.arange(2, dtype=np.int32)), 21, 100)
-    np.testing.assert_array_equal(got[1:-1, 1:-1], slow_levels(hv, 21))
+    runs = find_runs(canvas, np.arange(2, dtype=np.int32))
+    got = energy_levels(hv, runs, sobel_px, 100)
+    np.testing.assert_array_equal(got[1:-1, 1:-1], slow_levels(hv, sobel_px))
     assert got[30, 10] == 1023
 
 

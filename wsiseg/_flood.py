@@ -15,9 +15,8 @@ N_LEVELS = 1024
 MAX_SOBEL_PX = 21
 """With larger kernels the first pass could overflow 32 bits."""
 
-_REACH_PX = MAX_SOBEL_PX // 2
-# A fixed, even number of taps is unrolled and vectorised by the compiler.
-_TAPS = 24
+_NARROW_SOBEL_PX = 13
+"""Up to this size all sums fit into 32 bits."""
 
 
 def sobel_kernels(size_px: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -41,7 +40,7 @@ def sobel_kernels(size_px: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
 
 def energy_levels(
     hv: NDArray[np.int8], mask: PictureRuns, sobel_px: int, hv_unit: int
-) -> NDArray[np.int32]:
+) -> NDArray[np.int16]:
     """Return the quantised energy where the mask is, exact to the last bit.
 
     The energy is the larger of -d/dx of the horizontal and -d/dy of the vertical map by
@@ -61,21 +60,15 @@ def energy_levels(
 
     Returns
     -------
-    ndarray, (h + 2, w + 2), int32
+    ndarray, (h + 2, w + 2), int16
         `floor(energy × (N_LEVELS - 1))` in the mask, N_LEVELS elsewhere.
     """
     smooth, derive = sobel_kernels(sobel_px)
     half = int(np.abs(derive).sum()) * int(smooth.sum()) // 2
-    before = _REACH_PX - sobel_px // 2
-    padding = (before, _TAPS - before - sobel_px)
+    dtype = np.int32 if sobel_px <= _NARROW_SOBEL_PX else np.int64
+    slopes = np.empty((2, hv.shape[2]), dtype)
     return _levels(
-        hv,
-        mask.first_in_row,
-        mask.runs,
-        mask.value,
-        np.pad(smooth, padding),
-        np.pad(derive, padding),
-        half * hv_unit,
+        hv, mask.first_in_row, mask.runs, mask.value, smooth, derive, half * hv_unit, slopes
     )
 
 
@@ -88,25 +81,37 @@ def _column_sums(
     kernel: NDArray[np.int32],
     sums: NDArray[np.int32],
 ) -> None:
-    """Correlate columns with a kernel around one row; column c goes to c + _REACH_PX."""
+    """Correlate columns with a kernel around one row; column c goes to c + the kernel's reach."""
+    reach = len(kernel) // 2
     sums[:] = 0
-    first = max(0, row - _REACH_PX)
-    end = min(plane.shape[0], row + _REACH_PX + 1)
     # Slices and loops from 0: with indices that could be negative nothing is vectorised.
-    into = sums[first_col + _REACH_PX : end_col + _REACH_PX]
-    for source in range(first, end):
-        weight = kernel[source - row + _REACH_PX]
+    into = sums[first_col + reach : end_col + reach]
+    for source in range(max(0, row - reach), min(plane.shape[0], row + reach + 1)):
+        weight = kernel[source - row + reach]
         line = plane[source, first_col:end_col]
         for i in range(len(into)):
             into[i] += weight * np.int32(line[i])
 
 
 @numba.njit(cache=True, nogil=True)
-def _dot(kernel: NDArray[np.int32], values: NDArray[np.int32]) -> np.int64:
-    total = np.int64(0)
-    for tap in range(_TAPS):
-        total += np.int64(kernel[tap]) * np.int64(values[tap])
-    return total
+def _row_sums(
+    sums: NDArray[np.int32],
+    kernel: NDArray[np.int32],
+    mirror: int,
+    slopes: NDArray[np.signedinteger],
+) -> None:
+    """Correlate a row with a kernel; its second half is its first, mirrored, times `mirror`."""
+    size, n = len(kernel), len(slopes)
+    weight = slopes.dtype.type(kernel[size // 2])
+    middle = sums[size // 2 : size // 2 + n]
+    for i in range(n):
+        slopes[i] = weight * middle[i]
+    for tap in range(size // 2):
+        weight = slopes.dtype.type(kernel[tap])
+        mirrored = slopes.dtype.type(kernel[tap] * mirror)
+        ahead, behind = sums[tap : tap + n], sums[size - 1 - tap : size - 1 - tap + n]
+        for i in range(n):
+            slopes[i] += weight * ahead[i] + mirrored * behind[i]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -118,36 +123,39 @@ def _levels(
     smooth: NDArray[np.int32],
     derive: NDArray[np.int32],
     unit: int,
-) -> NDArray[np.int32]:
+    slopes: NDArray[np.signedinteger],
+) -> NDArray[np.int16]:
     height, width = hv.shape[1:]
-    levels = np.full((height + 2, width + 2), N_LEVELS, np.int32)
+    reach = len(smooth) // 2
+    levels = np.full((height + 2, width + 2), N_LEVELS, np.int16)
     top = np.int64(N_LEVELS - 1)
-    h_sums = np.zeros(width + _REACH_PX + _TAPS, np.int32)
-    v_sums = np.zeros(width + _REACH_PX + _TAPS, np.int32)
+    h_sums = np.zeros(width + 2 * reach, np.int32)
+    v_sums = np.zeros(width + 2 * reach, np.int32)
     for row in range(height):
         first, end = first_in_row[row + 1], first_in_row[row + 2]
         if end - first == 1 and value[first] == 0:
             continue
         # A row's first and last run are background: the canvas has a frame.
-        first_col = max(0, runs[first, 2] - 1 - _REACH_PX)
-        end_col = min(width, runs[end - 1, 1] - 1 + _REACH_PX)
+        left, right = runs[first, 2] - 1, runs[end - 1, 1] - 1
+        first_col, end_col = max(0, left - reach), min(width, right + reach)
         _column_sums(hv[0], row, first_col, end_col, smooth, h_sums)
         _column_sums(hv[1], row, first_col, end_col, derive, v_sums)
+        _row_sums(h_sums[left : right + 2 * reach], derive, -1, slopes[0, : right - left])
+        _row_sums(v_sums[left : right + 2 * reach], smooth, 1, slopes[1, : right - left])
         for run in range(first, end):
             if value[run] == 0:
                 continue
             for col in range(runs[run, 1] - 1, runs[run, 2] - 1):
-                h_slope = _dot(derive, h_sums[col : col + _TAPS])
-                v_slope = _dot(smooth, v_sums[col : col + _TAPS])
-                fall = max(np.int64(0), -min(h_slope, v_slope))
-                levels[row + 1, col + 1] = min(top, fall * top // unit)
+                fall = -np.int64(min(slopes[0, col - left], slopes[1, col - left]))
+                # Most pixels rise, and a division is slow.
+                levels[row + 1, col + 1] = min(top, fall * top // unit) if fall > 0 else 0
     return levels
 
 
 @numba.njit(cache=True, nogil=True)
 def flood(
     canvas: NDArray[np.int32],
-    levels: NDArray[np.int32],
+    levels: NDArray[np.int16],
     first_seed: NDArray[np.int64],
     seeds: NDArray[np.int32],
 ) -> None:
@@ -164,7 +172,7 @@ def flood(
     ----------
     canvas : ndarray, (h, w), int32
         Positive: labelled; negative: to be labelled; 0: stays.  Frame of 0.
-    levels : ndarray, (h, w), int32
+    levels : ndarray, (h, w), int16
         0 to N_LEVELS - 1 where the canvas is not 0.
     first_seed : ndarray, (basins + 1,), int64
         Index of each basin's first seed run.
@@ -201,7 +209,7 @@ def _spread(
     top: int,
     stride: int,
     label: NDArray[np.int32],
-    level_of: NDArray[np.int32],
+    level_of: NDArray[np.int16],
     following: NDArray[np.int32],
     head: NDArray[np.int32],
     tail: NDArray[np.int32],
@@ -211,7 +219,7 @@ def _spread(
         other = pixel + step
         if label[other] < 0:
             label[other] = label[pixel]
-            enters = max(level, level_of[other])
+            enters = max(level, np.int64(level_of[other]))
             if head[enters] < 0:
                 head[enters] = other
             else:

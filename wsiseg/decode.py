@@ -23,6 +23,7 @@ from wsiseg._label_runs import (
     framed,
     group_runs,
     paint_runs,
+    renamed,
     sum_planes,
     without_holes,
 )
@@ -131,7 +132,7 @@ def decode_instances(maps: Maps, options: DecodeOptions) -> Instances:
 
 def _part_nuclei(
     canvas: NDArray[np.int32],
-    levels: NDArray[np.int32],
+    levels: NDArray[np.int16],
     mask: PictureRuns,
     options: DecodeOptions,
 ) -> int:
@@ -186,7 +187,7 @@ def _without_small(canvas: NDArray[np.int32], n_labels: int, min_area_px: int) -
     table = np.arange(n_labels + 1, dtype=np.int32)
     picture = find_runs(canvas, table)
     area_px = np.bincount(picture.value, picture.length_px, n_labels + 1)
-    return find_runs(canvas, np.where(area_px < min_area_px, 0, table).astype(np.int32))
+    return renamed(picture, np.where(area_px < min_area_px, 0, table).astype(np.int32))
 
 
 def instances_from_labels(
