@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
 from PIL import Image
 from run_dirs import CLASSES, cell_table, random_table, write_run
 
+from wsiseg.cell_table import stream_batches
 from wsiseg.errors import ResultNotReadable, UnknownName, UsageError
 from wsiseg.results import Result, open_result
 from wsiseg.stats import slide_stats
@@ -178,3 +180,18 @@ def test_real_nuclei_are_chosen_and_counted_as_by_hand(shared: Path, tmp_path: P
     assert set(np.flatnonzero(inside) + 1) <= chosen
     assert chosen <= set(np.flatnonzero(np.hypot(x - 400, y - 500) < 250) + 1)
     assert chosen
+
+
+def test_streaming_holds_one_row_group(tmp_path: Path) -> None:
+    """Arrow reads ahead and keeps what it has read, unless row groups are read one by one."""
+    path, n_groups, group_bytes = tmp_path / "cells.parquet", 40, 1_000_000
+    values = np.random.default_rng(0).bytes(n_groups * group_bytes)
+    rows = [values[a : a + 1000] for a in range(0, len(values), 1000)]
+    pq.write_table(pa.table({"geometry": rows}), path, row_group_size=1000)
+    del rows
+    before, most, n = pa.total_allocated_bytes(), 0, 0
+    for batch in stream_batches(path, None):
+        most = max(most, pa.total_allocated_bytes() - before)
+        n += batch.num_rows
+    assert n == n_groups * group_bytes // 1000
+    assert most < 8 * group_bytes

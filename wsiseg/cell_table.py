@@ -27,7 +27,7 @@ ALL_REGIONS = "(all)"
 ALL_CLASSES = "(all)"
 """Class name of the rows that count every nucleus, also those without a class."""
 
-_BATCH_ROWS = 65_536
+_BATCH_ROWS = 16_384
 _SQUARE_BITS = 24
 
 
@@ -74,7 +74,9 @@ def open_table(path: Path) -> Iterator[pq.ParquetFile]:
 
 
 def stream_batches(path: Path, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-    """Yield the table's rows in order, at most 65,536 at a time.
+    """Yield the table's rows in order, at most 16,384 at a time.
+
+    Memory does not grow with their number.
 
     Parameters
     ----------
@@ -92,8 +94,10 @@ def stream_batches(path: Path, columns: Sequence[str] | None) -> Iterator[pa.Rec
     """
     with open_table(path) as table:
         names = _known_columns(table.schema_arrow, columns)
-        for batch in table.iter_batches(_BATCH_ROWS, columns=names):
-            yield batch.select(names)
+        # Over several row groups at once arrow keeps all it has read until the end.
+        for group in range(table.num_row_groups):
+            for batch in table.iter_batches(_BATCH_ROWS, row_groups=[group], columns=names):
+                yield batch.select(names)
 
 
 def read_cells(
