@@ -360,19 +360,21 @@ def test_bytes_are_torchs(n_classes: int) -> None:
     assert share_of_equal_bytes(plain, Maps(nucleus, hv, classes)) > 0.999
 
 
-@pytest.mark.parametrize("kernel", [Kernel(1), Kernel(3, 1, 1), Kernel(5, 2, 1), Kernel(3, 1, 3)])
+@pytest.mark.parametrize(
+    "kernel", [Kernel(1), Kernel(3, 1, 1, 1), Kernel(5, 2, 1, 0), Kernel(3, 1, 0, 3)]
+)
 @pytest.mark.parametrize("height", [1, 7, 8, 30])
 @pytest.mark.parametrize("pieces", [1, 3, 8, 64])
 def test_windows_are_slices_of_the_padded_picture(kernel: Kernel, height: int, pieces: int) -> None:
     features = random_floats(height, 6, 2)
-    n_rows = -(-(height + kernel.before) // kernel.stride)
-    padded = np.pad(features, ((kernel.before, 99), (kernel.before, 99), (0, 0)))
+    n_rows = -(-(height + kernel.above) // kernel.stride)
+    padded = np.pad(features, ((kernel.above, 99), (kernel.left, 99), (0, 0)))
     row = 0
-    for window in windows(in_bands(features, pieces), kernel, n_rows, 7, band=4):
+    for window in windows(in_bands(features, pieces), kernel, n_rows, 11, band=4):
         n = (len(window) - kernel.side) // kernel.stride + 1
         first = row * kernel.stride
         assert np.array_equal(window, padded[first : first + len(window), : window.shape[1]])
-        assert window.shape[1] >= 6 * kernel.stride + kernel.side
+        assert window.shape[1] == 11
         row += n
     assert row == n_rows
 

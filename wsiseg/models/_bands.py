@@ -31,11 +31,13 @@ class Kernel:
     """What a layer looks at for one result."""
 
     side: int
-    """Rows and columns."""
+    """Rows."""
     stride: int = 1
     """Rows from one result to the next."""
-    before: int = 0
-    """Rows and columns above and left of the first."""
+    above: int = 0
+    """Rows above the first."""
+    left: int = 0
+    """Columns left of the first."""
 
 
 def stream_of(features: Floats) -> Stream:
@@ -69,7 +71,7 @@ def collected(stream: Stream) -> Floats:
 
 
 def windows(
-    stream: Stream, kernel: Kernel, n_rows: int, n_cols: int, band: int, repeat: bool = False
+    stream: Stream, kernel: Kernel, n_rows: int, columns: int, band: int, repeat: bool = False
 ) -> Iterator[Floats]:
     """Yield what a kernel covers for one band of results after the other.
 
@@ -79,8 +81,10 @@ def windows(
         What it looks at.
     kernel : Kernel
         How it looks.
-    n_rows, n_cols : int
-        Number of results.
+    n_rows : int
+        Rows of results.
+    columns : int
+        Of a window; more if there are more in the stream.
     band : int
         Rows of results for each window; fewer for the last.
     repeat : bool
@@ -91,12 +95,12 @@ def windows(
     ndarray, (rows, columns, channels), float32
         Valid until the next is asked for.
     """
-    columns = max((n_cols - 1) * kernel.stride + kernel.side, kernel.before + stream.width)
+    columns = max(columns, kernel.left + stream.width)
     rows = (min(band, n_rows) - 1) * kernel.stride + kernel.side
     buffer = np.zeros((rows, columns, stream.channels), np.float32)
-    inside = slice(kernel.before, kernel.before + stream.width)
+    inside = slice(kernel.left, kernel.left + stream.width)
     source = _Rows(stream.bands)
-    filled = kernel.before
+    filled = kernel.above
     for first in range(0, n_rows, band):
         n = min(band, n_rows - first)
         wanted = (n - 1) * kernel.stride + kernel.side
@@ -107,7 +111,7 @@ def windows(
                 buffer[filled:end, inside] = part
             else:
                 buffer[filled:end] = buffer[filled - 1] if repeat else 0
-            if repeat and first == 0 and filled == kernel.before:
+            if repeat and first == 0 and filled == kernel.above:
                 buffer[:filled] = buffer[filled]
             filled = end
         yield buffer[:wanted]

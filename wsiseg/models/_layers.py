@@ -91,9 +91,9 @@ class Convolve:
         rows, cols = (
             -(-(side + self.offset) // TILE) * TILE for side in (stream.height, stream.width)
         )
-        kernel = Kernel(3, before=1 + self.offset)
+        kernel = Kernel(3, above=1 + self.offset, left=1 + self.offset)
         start = -self.offset
-        for window in windows(stream, kernel, rows, cols, BAND):
+        for window in windows(stream, kernel, rows, cols + 2, BAND):
             first, end = max(start, 0), min(start + BAND, stream.height)
             out = buffer[: end - first]
             convolve_rows(
@@ -131,11 +131,12 @@ class Filter:
 
     def _bands(self, stream: Stream, height: int, width: int) -> Iterator[Floats]:
         before = _before(stream.height, self.side, self.stride, self.padding)
-        kernel = Kernel(self.side, self.stride, before)
+        kernel = Kernel(self.side, self.stride, before, before)
+        columns = (width - 1) * self.stride + self.side
         run = fastest_filter(self.side, self.stride, width)
         buffer = np.empty((BAND, width, stream.channels), np.float32)
         row = 0
-        for window in windows(stream, kernel, height, width, BAND):
+        for window in windows(stream, kernel, height, columns, BAND):
             out = buffer[: min(BAND, height - row)]
             run(window, self.weights, self.bias, self.side, self.stride, self.limits, out)
             row += BAND
@@ -187,10 +188,8 @@ def doubled(stream: Stream) -> Stream:
 
 def windows_of_neighbours(stream: Stream) -> Iterator[Floats]:
     """Yield half a band at a time with the row above and below; at the edge the same again."""
-    for window in windows(
-        stream, Kernel(3, before=1), stream.height, stream.width, BAND // 2, repeat=True
-    ):
-        yield np.ascontiguousarray(window[:, 1:-1])
+    kernel = Kernel(3, above=1)
+    return windows(stream, kernel, stream.height, stream.width, BAND // 2, repeat=True)
 
 
 def _n_results(n: int, side: int, stride: int, padding: int | None) -> int:

@@ -24,7 +24,7 @@ TILE = 4
 _COVER = 6
 PRODUCTS = _COVER * _COVER
 """Products of matrices for one convolution."""
-TILES_AT_ONCE = 24
+TILES_AT_ONCE = 12
 """Whose numbers stay in the processor's cache together."""
 
 _A, _B = 0.75, 1.5
@@ -89,7 +89,7 @@ def convolve_rows(
     limits : tuple of float
         `low` and `high`.
     scratch : tuple of ndarray
-        Room for (36, 24, n_in), (36, 24, n_out) and (36, 8), float32.
+        Room for (36, 12, n_in), (36, 12, n_out) and (36, 8), float32.
     skip : tuple of int
         So many rows and columns of the tiles' results lie above and left of `out`.
     out : ndarray, (rows, columns, n_out), float32
