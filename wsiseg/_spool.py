@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -50,10 +51,9 @@ class CellSpool:
     def add(self, cells: Cells) -> None:
         """Keep the cells of one row of tiles, in the order of their ids."""
         group = cells.tile_col // self._tiles_across
-        changes = np.flatnonzero(np.diff(group)) + 1
-        for index in np.split(np.arange(len(cells)), changes):
-            if len(index):
-                self._keep(part_of(cells, index))
+        bounds = np.flatnonzero(np.diff(group, prepend=-1, append=-1))
+        for start, stop in pairwise(bounds.tolist()):
+            self._keep(part_of(cells, start, stop))
 
     def _keep(self, cells: Cells) -> None:
         instances = cells.instances
@@ -102,13 +102,24 @@ def _not_written(error: OSError) -> str:
     )
 
 
-def part_of(cells: Cells, index: NDArray[np.int64]) -> Cells:
-    """Return some of the cells."""
+def part_of(cells: Cells, start: int, stop: int) -> Cells:
+    """Return the cells from one position to another; nothing but `first_run` is copied."""
+    instances = cells.instances
+    first_run = instances.first_run[start : stop + 1]
+    plain = {
+        field.name: getattr(instances, field.name)[start:stop]
+        for field in fields(Instances)
+        if field.name not in ("first_run", "runs")
+    }
     return Cells(
-        cells.instances.taken(index),
-        cells.cell_id[index],
-        cells.tile_row[index],
-        cells.tile_col[index],
+        Instances(
+            first_run=first_run - first_run[0],
+            runs=instances.runs[first_run[0] : first_run[-1]],
+            **plain,
+        ),
+        cells.cell_id[start:stop],
+        cells.tile_row[start:stop],
+        cells.tile_col[start:stop],
     )
 
 

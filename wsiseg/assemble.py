@@ -157,12 +157,15 @@ def _settled_parts(
         cells = _with_some_class(band.cells)
         cells, regions = _within_regions(cells, plan, index, tally.n_cells)
         tally.add(cells, band.counts)
+        # A row of tiles may have many nuclei: none is kept twice, or beside the next row's.
+        del band
         with watch.stage("spool_busy"):
             spool.add(cells)
         masks.cells_complete_above(complete_above_px)
         for start in range(0, len(cells), _CELLS_AT_ONCE):
-            rows = np.arange(start, min(start + _CELLS_AT_ONCE, len(cells)))
-            yield part_of(cells, rows), _rows_of(regions, rows)
+            stop = min(start + _CELLS_AT_ONCE, len(cells))
+            yield part_of(cells, start, stop), _rows_of(regions, start, stop)
+        del cells, regions
 
 
 def _settled_rows(plan: RunPlan) -> list[int]:
@@ -172,11 +175,10 @@ def _settled_rows(plan: RunPlan) -> list[int]:
     return [*tops, plan.frame.height_px] if rows else []
 
 
-def _rows_of(regions: RegionColumns | None, rows: NDArray[np.int64]) -> RegionColumns | None:
-    if regions is None or not len(rows):
-        return regions
-    first, n = int(rows[0]), len(rows)
-    return RegionColumns(*(column.slice(first, n) for column in regions))
+def _rows_of(regions: RegionColumns | None, start: int, stop: int) -> RegionColumns | None:
+    if regions is None:
+        return None
+    return RegionColumns(*(column.slice(start, stop - start) for column in regions))
 
 
 def _rows(plan: RunPlan, names: tuple[str, ...], watch: Stopwatch, part: _Part) -> pa.RecordBatch:
