@@ -58,10 +58,7 @@ def _fail_in_turn(
     shutil.rmtree(counted)
     if not total:
         return 0
-    # The first and the last ones always, the others at random.
-    ends = {*range(4), *range(total - 8, total)} & set(range(total))
-    middle = sorted(set(range(total)) - ends)
-    chosen = {*ends, *random.Random(seed).sample(middle, min(max(0, n - len(ends)), len(middle)))}
+    chosen = _spread(total, n, random.Random(seed))
     codes: Counter[int] = Counter()
     wrong = 0
     for failing_from in sorted(chosen):
@@ -80,6 +77,17 @@ def _fail_in_turn(
     return wrong
 
 
+def _spread(total: int, n: int, rng: random.Random) -> set[int]:
+    """Choose n of the changes, one from each stretch; if there are many, the ends always."""
+    chosen = {
+        rng.randrange(k * total // n, max(k * total // n + 1, (k + 1) * total // n))
+        for k in range(n)
+    }
+    if n >= 24:
+        chosen |= {*range(4), *range(total - 8, total)} & set(range(total))
+    return {number for number in chosen if number < total}
+
+
 def _one(
     case: Case, caller: Caller, expected: Path, out: Path, disk: dict[str, Any]
 ) -> tuple[list[str], int]:
@@ -90,11 +98,8 @@ def _one(
     if first["code"] == 0:
         # A call may end well if all that failed was clearing up.
         left = differences(case.run_directory(expected), run)
-        faults += [
-            f"ended well, but: {fault}"
-            for fault in left
-            if ".wsiseg/work" not in fault and ".wsiseg/.work." not in fault
-        ]
+        work = (".wsiseg/work", ".wsiseg/.work.")
+        faults += [f"ended well, but: {one}" for one in left if not any(w in one for w in work)]
     kept = len(list(case.work(out).glob("tile_*.safetensors")))
     record = case.folder / "record"
     record.unlink(missing_ok=True)
