@@ -165,7 +165,7 @@ def test_a_gap_at_seams_is_found(slide: ArraySlide, tmp_path: Path) -> None:
     assert len(said["differences"]) == len(report.differences) > 20
     with Image.open(picture) as drawn:
         pixels = np.asarray(drawn)
-    for colour in ((0, 70, 255), (225, 60, 0)):
+    for colour in ((0, 205, 255), (225, 60, 0)):
         assert (pixels == colour).all(axis=2).sum() > 500
 
 

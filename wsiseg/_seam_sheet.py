@@ -29,7 +29,7 @@ Pixel = TypeVar("Pixel", bound=np.generic)
 
 _ZOOM = 3
 """Picture pixels per model pixel."""
-_GRID_RGB: RGB = (0, 70, 255)
+_GRID_RGB: RGB = (0, 205, 255)
 _MOVED_RGB: RGB = (225, 60, 0)
 _NOTE_RGB: RGB = (170, 0, 0)
 _BORDER_RGB: RGB = (150, 150, 150)
