@@ -12,7 +12,8 @@ minute up to 2048²; the maps (1 minute) are kept in --cache.
 
 Agreement is that of label images with: the same algorithm in scikit-image's form with our
 fixed constants (`published_decode` of the tests: isolates the implementation); the plain twin
-(must be equal); HoVer-Net's code as it is, which scales each tile by its own extremes.
+(must be equal); HoVer-Net's code as it is, which scales each tile by its own extremes.  Where
+`inst` beside the images holds annotations, both are also scored against these.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from measuring import (
     git_commit,
     interleaved,
     make_mosaic,
+    make_truth,
     predict_maps,
     published_maps,
     timed,
@@ -77,7 +79,8 @@ def main() -> None:
     )
     decode_instances(crop_maps(whole, 0, 0, 64), options)
     compare_times(whole, options, arguments.sides, process, arguments.repeats)
-    compare_labels(whole, options, arguments.sides, process)
+    truth = make_truth(arguments.images, max(arguments.sides))
+    compare_labels(whole, options, arguments.sides, process, truth)
     compare_densities(whole, options, arguments.repeats)
     compare_threads(whole, options, arguments.repeats)
 
@@ -120,7 +123,11 @@ def compare_times(
 
 
 def compare_labels(
-    whole: Maps, options: DecodeOptions, sides: list[int], process: Process | None
+    whole: Maps,
+    options: DecodeOptions,
+    sides: list[int],
+    process: Process | None,
+    truth: NDArray[np.int64] | None,
 ) -> None:
     """Print how well the label images agree."""
     side = min(512, *sides)
@@ -138,6 +145,10 @@ def compare_labels(
         if process is not None:
             labels, _ = process(published_maps(maps)[..., 1:])
             agree(f"{side}²", "HoVer-Net's code", labels, ours, options)
+            if truth is not None:
+                known = truth[:side, :side]
+                scores = [panoptic_quality(known, found).pq for found in (ours, labels)]
+                print(f"| {side}² | annotations: ours {scores[0]:.4f}, theirs {scores[1]:.4f} |")
 
 
 def agree(

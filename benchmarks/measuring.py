@@ -7,7 +7,7 @@ import json
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -48,21 +48,46 @@ def interleaved(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, 
 
 def make_mosaic(folders: Sequence[Path], side_px: int) -> NDArray[np.uint8]:
     """Lay the images of folders side by side, row by row, until a square is full."""
-    paths = [path for folder in folders for path in sorted(folder.glob("*.png"))]
-    images = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
-    if not images:
-        raise SystemExit(f"no .png images in {', '.join(map(str, folders))}")
+    images = [np.asarray(Image.open(path).convert("RGB")) for path in image_paths(folders)]
     mosaic = np.full((side_px, side_px, 3), 255, np.uint8)
+    for row, col, number in places([image.shape[:2] for image in images], side_px):
+        image = images[number][: side_px - row, : side_px - col]
+        mosaic[row : row + image.shape[0], col : col + image.shape[1]] = image
+    return mosaic
+
+
+def make_truth(folders: Sequence[Path], side_px: int) -> NDArray[np.int64] | None:
+    """Return the annotations of the mosaic, from `inst` beside each folder; None without."""
+    paths = [path.parent.parent / "inst" / path.name for path in image_paths(folders)]
+    if not all(path.exists() for path in paths):
+        return None
+    labels = [np.asarray(Image.open(path)).astype(np.int64) for path in paths]
+    truth = np.zeros((side_px, side_px), np.int64)
+    for count, (row, col, number) in enumerate(places([one.shape for one in labels], side_px)):
+        part = labels[number][: side_px - row, : side_px - col]
+        part = np.where(part > 0, part + (count << 16), 0)
+        truth[row : row + part.shape[0], col : col + part.shape[1]] = part
+    return truth
+
+
+def image_paths(folders: Sequence[Path]) -> list[Path]:
+    paths = [path for folder in folders for path in sorted(folder.glob("*.png"))]
+    if not paths:
+        raise SystemExit(f"no .png images in {', '.join(map(str, folders))}")
+    return paths
+
+
+def places(shapes: Sequence[tuple[int, ...]], side_px: int) -> Iterator[tuple[int, int, int]]:
+    """Yield row, column and number of each image of a mosaic; they repeat if too few."""
     row = number = 0
     while row < side_px:
         col, height = 0, side_px
         while col < side_px:
-            image = images[number % len(images)]
-            part = image[: side_px - row, : side_px - col]
-            mosaic[row : row + part.shape[0], col : col + part.shape[1]] = part
-            col, height, number = col + image.shape[1], min(height, image.shape[0]), number + 1
+            yield row, col, number % len(shapes)
+            col += shapes[number % len(shapes)][1]
+            height = min(height, shapes[number % len(shapes)][0])
+            number += 1
         row += height
-    return mosaic
 
 
 def predict_maps(rgb: NDArray[np.uint8], model_name: str, cache: Path) -> Maps:

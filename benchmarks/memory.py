@@ -8,9 +8,9 @@ has for itself, and its share of what several have), from Linux' `smaps_rollup`,
 threads, worker processes and children, and no page twice.  Peak RSS of the first process is
 given beside it, since that is what others report.
 
---stand-in takes `wsiseg.testing.models.LocalNetwork` in place of a network: dark spots are
+--stand-in takes `wsiseg.testing.models.fine_network` in place of a network: dark spots are
 nuclei, at a hundredth of the cost; for the largest slides, where the network is not what is
-asked about.  It is not for sensible nuclei.
+asked about.  Its nuclei are of no use.
 
 Prints one table of totals, one of seconds by stage per mm² of tissue, one of files.  With
 --keep the results stay in --out.
@@ -35,11 +35,10 @@ from measuring import conditions
 
 STAND_IN = """
 import sys, wsiseg
-from wsiseg.testing.models import LocalNetwork
+from wsiseg.testing.models import fine_network
 if __name__ == "__main__":
-    model = LocalNetwork(mpp=float(sys.argv[3]), core_px=1024, margin_px=192)
-    scale = wsiseg.ScaleOptions(mpp=float(sys.argv[4])) if len(sys.argv) > 4 else None
-    wsiseg.segment(sys.argv[1], sys.argv[2], model=model, scale=scale)
+    mpp = float(sys.argv[3]) if len(sys.argv) > 3 else None
+    wsiseg.segment(sys.argv[1], sys.argv[2], model=fine_network(), scale=mpp)
 """
 """What the command line cannot do: run a model that is an object."""
 
@@ -62,7 +61,6 @@ def main() -> None:
     parser.add_argument("slides", type=Path, nargs="+")
     parser.add_argument("--model", default="auto")
     parser.add_argument("--stand-in", action="store_true")
-    parser.add_argument("--stand-in-mpp", type=float, default=0.25)
     parser.add_argument("--mpp", type=float)
     parser.add_argument("--out", type=Path, default=Path("/tmp/wsiseg-benchmarks/memory"))
     parser.add_argument("--every", type=float, default=0.25)
@@ -105,7 +103,7 @@ def command(path: Path, out: Path, arguments: argparse.Namespace) -> list[str]:
     if arguments.stand_in:
         script = out / "stand_in.py"
         script.write_text(STAND_IN)
-        return [sys.executable, *map(str, (script, path, out, arguments.stand_in_mpp)), *mpp]
+        return [sys.executable, *map(str, (script, path, out)), *mpp]
     words = [sys.executable, "-m", "wsiseg", "segment", str(path), "-o", str(out), "--quiet"]
     return [*words, "--model", arguments.model, *(["--mpp", *mpp] if mpp else [])]
 
