@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from wsiseg._arrivals import Arrivals, TilesStopped
+from wsiseg._arrivals import Arrivals
+from wsiseg.exporters.ome_zarr import Stopped
 from wsiseg.geometry import Frame
 from wsiseg.records import Tile
 from wsiseg.tiles import TileGrid
@@ -63,7 +64,7 @@ def test_an_error_ends_the_waiting() -> None:
         taken = other.submit(list, arrivals)
         with pytest.raises(KeyError, match="stop"):
             fail(arrivals)
-        with pytest.raises(TilesStopped):
+        with pytest.raises(Stopped):
             taken.result(10)
 
 

@@ -25,6 +25,7 @@ from wsiseg.exporters.ome_zarr import (
     MaskSource,
     MaskWriter,
     OmeZarrOptions,
+    Stopped,
     export_ome_zarr,
     write_masks,
 )
@@ -163,6 +164,28 @@ def test_an_error_between_two_pieces_leaves_nothing(tmp_path, small_chunks):
 
     with pytest.raises(KeyError, match="stop"):
         stopped()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_wanted_any_more_is_not_finished(tmp_path, small_chunks):
+    slide = Slide(cells_of(blobs(4, 180, 5), 4), Frame(1.0, 173, 180))
+    stopped = threading.Event()
+
+    def stop():
+        with MaskWriter(tmp_path / "masks.zarr", source_of(slide), stopped=stopped) as writer:
+            writer.cells_complete_above(64)
+            stopped.set()
+            time.sleep(0.2)
+            asked = len(slide.boxes_asked), len(slide.boxes_read)
+            writer.cells_complete_above(180)
+            raise_if_more.append(asked)
+
+    raise_if_more: list[tuple[int, int]] = []
+    with pytest.raises(Stopped):
+        stop()
+    for asked in raise_if_more:
+        assert asked == (len(slide.boxes_asked), len(slide.boxes_read))
+    assert len(slide.boxes_asked) < len(slide.frame.box.squares(64))
     assert list(tmp_path.iterdir()) == []
 
 

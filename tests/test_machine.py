@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
 from wsiseg import machine
-from wsiseg.machine import PeakMemory, cpu_predictors, process_tree, pss_mb
+from wsiseg.machine import cpu_predictors, process_tree, pss_mb
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -45,15 +44,27 @@ def end(process: subprocess.Popen[str]) -> None:
         process.stdout.close()
 
 
+WATCH = """
+import os, subprocess, sys, time
+from wsiseg.machine import PeakMemory
+with PeakMemory() as peak:
+    before_mb = peak.mb
+    child = subprocess.Popen([sys.executable, "-c", sys.argv[1], "300", "alone"], stdout=-1)
+    child.stdout.readline()
+    time.sleep(1.5)
+    child.kill()
+    child.wait()
+print(peak.mb - before_mb, {os.getpid(), child.pid} <= peak.processes)
+"""
+
+
 @linux
 def test_the_memory_of_children_counts_at_its_peak() -> None:
-    with PeakMemory() as peak:
-        before_mb = peak.mb
-        child = hold(300, "alone")
-        time.sleep(1.5)
-        end(child)
-    assert 290 < peak.mb - before_mb < 450
-    assert {os.getpid(), child.pid} <= peak.processes
+    """In a process of its own, which takes and gives back nothing meanwhile."""
+    command = [sys.executable, "-c", WATCH, HOLD]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert 290 < float(said[0]) < 400
+    assert said[1] == "True"
 
 
 @linux
@@ -79,12 +90,12 @@ def test_processes_that_are_gone_count_nothing() -> None:
 def test_few_tiles_at_once_where_memory_is_little(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 64)
     monkeypatch.setattr(machine, "available_mb", lambda: 500_000)
-    room_mb = 1000 * machine.RUN_GB - machine.BASE_MB
-    assert cpu_predictors() == room_mb // machine.MB_PER_PREDICTOR
-    assert cpu_predictors(1000.0) == 64
-    assert cpu_predictors(0.1) == 1
-    monkeypatch.setattr(machine, "available_mb", lambda: machine.BASE_MB)
-    assert cpu_predictors(1000.0) == 1
+    assert cpu_predictors("rows") >= 8, "wsiseg's own arithmetic needs little"
+    assert cpu_predictors("torch") == 2
+    assert cpu_predictors("rows", 1000.0) == cpu_predictors("torch", 1000.0) == 64
+    assert cpu_predictors("rows", 0.1) == 1
+    monkeypatch.setattr(machine, "available_mb", lambda: 1200)
+    assert cpu_predictors("rows", 1000.0) == 1
     monkeypatch.setattr(machine, "cores", lambda: 2)
     monkeypatch.setattr(machine, "available_mb", lambda: 500_000)
-    assert cpu_predictors(1000.0) == 2
+    assert cpu_predictors("rows", 1000.0) == 2

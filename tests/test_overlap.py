@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,6 +88,31 @@ def test_a_run_that_is_stopped_leaves_nothing_half_done(tmp_path: Path) -> None:
         wsiseg.segment(SLIDE, tmp_path, model=MODEL, progress=stop)
     names = {path.name for path in run_directory(tmp_path, SLIDE.info.name).path.iterdir()}
     assert names == {"work", "run.json", "log.txt"}
+
+
+def test_a_stop_while_painting_does_not_wait_for_the_last_shard(
+    tmp_path: Path, small_shards: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    painted: list[float] = []
+    paint = ome_zarr.paint_box
+
+    def slow(*given: Any) -> Any:
+        time.sleep(0.5)
+        painted.append(time.monotonic())
+        return paint(*given)
+
+    def stop(stage: str, done: int, _: int) -> None:
+        if stage == "cells":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ome_zarr, "paint_box", slow)
+    with pytest.raises(wsiseg.WsisegError, match="call the same command again"):
+        wsiseg.segment(
+            SLIDE, tmp_path, model=MODEL, options=PlanOptions(tissue=None), progress=stop
+        )
+    assert len(painted) < 18
+    names = {path.name for path in run_directory(tmp_path, SLIDE.info.name).path.iterdir()}
+    assert names - {"cells.parquet"} == {"work", "run.json", "log.txt"}
 
 
 def test_stages_in_turn_add_up_and_busy_ones_stand_beside(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from wsiseg._spool import spool_below
 from wsiseg.errors import OutputNotWritable
 from wsiseg.geometry import Box
 from wsiseg.records import Cells, Instances
+from wsiseg.rundir import is_left_behind
 
 CORE_PX = 30
 
@@ -123,3 +124,11 @@ def test_pieces_are_of_neighbouring_tiles(tmp_path: Path) -> None:
         groups = [set((piece.tile_col // 2).tolist()) for piece in spool.near(Box(0, 0, 180, 180))]
     assert all(len(group) == 1 for group in groups)
     assert len(groups) == len(np.unique(first.tile_col // 2))
+
+
+def test_another_call_in_this_process_leaves_a_spool_alone(tmp_path: Path) -> None:
+    with spool_below(tmp_path, 2) as spool:
+        spool.add(bands(3)[0])
+        n = len(list(spool.near(Box(0, 0, 180, 180))))
+        assert not [path for path in tmp_path.iterdir() if is_left_behind(path)]
+        assert len(list(spool.near(Box(0, 0, 180, 180)))) == n > 0

@@ -7,11 +7,8 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
+from wsiseg.exporters.ome_zarr import Stopped
 from wsiseg.records import Tile
-
-
-class TilesStopped(Exception):
-    """No more tiles will come; raised where they are waited for, and caught by none."""
 
 
 class Arrivals:
@@ -29,7 +26,8 @@ class Arrivals:
         self._tiles = tiles
         self._there: set[tuple[int, int]] = set()
         self._changed = threading.Condition()
-        self._is_stopped = False
+        self.stopped = threading.Event()
+        """Set when no more will come, whatever was handed on."""
 
     def add(self, row: int, col: int) -> None:
         """Say that the file of a tile is there."""
@@ -44,9 +42,9 @@ class Arrivals:
 
     def _wait(self, place: tuple[int, int]) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._is_stopped or place in self._there)
-            if self._is_stopped:
-                raise TilesStopped("the run was stopped")
+            self._changed.wait_for(lambda: self.stopped.is_set() or place in self._there)
+            if self.stopped.is_set():
+                raise Stopped("the run was stopped")
 
     def __enter__(self) -> Self:
         return self
@@ -59,5 +57,5 @@ class Arrivals:
     ) -> None:
         if kind is not None:
             with self._changed:
-                self._is_stopped = True
+                self.stopped.set()
                 self._changed.notify_all()

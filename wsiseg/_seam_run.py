@@ -10,6 +10,7 @@ from typing import Any
 
 from wsiseg.api import NEAREST_MODEL, ComputeOptions, plan_slide
 from wsiseg.errors import ResultNotReadable, UnknownName, UsageError
+from wsiseg.machine import RUN_GB
 from wsiseg.models import MapsModel, load_model
 from wsiseg.plan import PlanOptions, RunPlan
 from wsiseg.results import Result
@@ -59,7 +60,7 @@ def plan_of_run(
         raise UsageError(
             f"{name} does not say where its slide lies; name {result.name} with --slide"
         )
-    if replace(compute, workers=None) != ComputeOptions():
+    if replace(compute, workers=None, memory_gb=RUN_GB) != ComputeOptions():
         raise UsageError(
             f"{name}: device, precision and batch size are the run's own; leave them out"
         )

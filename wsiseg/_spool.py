@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -16,8 +17,10 @@ from safetensors.numpy import load_file, save
 from wsiseg.errors import OutputNotWritable
 from wsiseg.geometry import Box
 from wsiseg.records import Cells, Instances
-from wsiseg.rundir import temporary_beside
+from wsiseg.rundir import temporary
 
+_BAND_PX = 4096
+"""Pieces are looked for in bands of so many rows: those near a shard, not all there are."""
 _IDENTITY = ("cell_id", "tile_row", "tile_col")
 
 
@@ -46,7 +49,9 @@ class CellSpool:
     def __init__(self, folder: Path, tiles_across: int) -> None:
         self._folder = folder
         self._tiles_across = tiles_across
-        self._pieces: list[_Piece] = []
+        self._n_pieces = 0
+        self._in_band: dict[int, list[_Piece]] = defaultdict(list)
+        """Pieces by the bands of rows in which they have pixels."""
 
     def add(self, cells: Cells) -> None:
         """Keep the cells of one row of tiles, in the order of their ids."""
@@ -59,18 +64,25 @@ class CellSpool:
         instances = cells.instances
         tensors = {field.name: getattr(instances, field.name) for field in fields(Instances)}
         tensors |= {name: getattr(cells, name) for name in _IDENTITY}
-        path = self._folder / f"cells_{len(self._pieces):06d}.safetensors"
+        path = self._folder / f"cells_{self._n_pieces:06d}.safetensors"
         content = save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
         try:
             # Neither synced nor renamed: a later call never reads what this one keeps.
             path.write_bytes(content)
         except OSError as error:
             raise OutputNotWritable(_not_written(error)) from error
-        self._pieces.append(_Piece(path, _box_around(instances.runs)))
+        self._n_pieces += 1
+        piece = _Piece(path, _box_around(instances.runs))
+        bands = range(piece.box.y_px // _BAND_PX, (piece.box.y_end_px - 1) // _BAND_PX + 1)
+        for band in bands:
+            self._in_band[band].append(piece)
 
     def near(self, box: Box) -> Iterator[Cells]:
         """Yield at least all cells with pixels in a box, a piece at a time."""
-        for piece in list(self._pieces):
+        bands = range(box.y_px // _BAND_PX, (box.y_end_px - 1) // _BAND_PX + 1)
+        # A piece may lie in two bands; a dict keeps the order in which they came.
+        pieces = {piece: None for band in bands for piece in list(self._in_band.get(band, ()))}
+        for piece in pieces:
             if piece.box.intersection(box).area_px:
                 yield _load(piece.path)
 
@@ -84,15 +96,15 @@ def spool_below(folder: Path, tiles_across: int) -> Iterator[CellSpool]:
     OutputNotWritable
         If the operating system refuses to write.
     """
-    temporary = temporary_beside(folder / "spool")
-    try:
+    with temporary(folder / "spool") as place:
         try:
-            temporary.mkdir()
-        except OSError as error:
-            raise OutputNotWritable(_not_written(error)) from error
-        yield CellSpool(temporary, tiles_across)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            try:
+                place.mkdir()
+            except OSError as error:
+                raise OutputNotWritable(_not_written(error)) from error
+            yield CellSpool(place, tiles_across)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _not_written(error: OSError) -> str:

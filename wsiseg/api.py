@@ -14,14 +14,14 @@ from wsiseg.errors import Interrupted, UsageError, WsisegError
 from wsiseg.estimate import Estimate, estimate
 from wsiseg.exporters import find_exporter
 from wsiseg.listing import SlideEntry
-from wsiseg.machine import RUN_GB, cpu_predictors
-from wsiseg.models import MapsModel, ModelFile, check_weights, list_models, load_model
+from wsiseg.machine import RUN_GB
+from wsiseg.models import MapsModel, ModelFile, Numerics, check_weights, list_models, load_model
 from wsiseg.models.device import choose_numerics
 from wsiseg.pipeline import Progress, refuse_as_a_run_would, run_directory, segment_planned
 from wsiseg.plan import PlanOptions, RunPlan, plan_run
 from wsiseg.results import Result
 from wsiseg.rundir import refuse_unwritable
-from wsiseg.runners import RunHere, TileRunner
+from wsiseg.runners import RunHere, TileRunner, tiles_at_once
 from wsiseg.scale import ScaleOptions, resolve_scale
 from wsiseg.slides import Slide, SlideInfo, open_slide
 
@@ -157,7 +157,7 @@ def segment(
         if planned is not None:
             planned(plan)
         folder = run_directory(Path(out), plan.slide.info.name)
-        with tile_runner(compute, client, plan.numerics.device_kind) as run_tiles:
+        with tile_runner(compute, client, plan.numerics) as run_tiles:
             try:
                 return segment_planned(
                     plan, folder, run_tiles, formats, overwrite, progress, strict
@@ -309,7 +309,7 @@ def _estimate(
         # What is there would be deleted; in a folder that cannot be, nothing is done yet.
         folder = run_directory(out / "none", name)
     refuse_unwritable(out)
-    predictors = 1 if plan.numerics.device_kind == "cuda" else cpu_predictors(compute.memory_gb)
+    predictors = tiles_at_once(plan.numerics, compute.memory_gb)
     need = estimate(plan, folder, predictors, compute.workers, formats)
     return SlideEstimate(
         slide=name,
@@ -398,7 +398,7 @@ def _opened(slide: str | Path | Slide) -> Iterator[Slide]:
 
 @contextmanager
 def tile_runner(
-    compute: ComputeOptions, client: Client | None, device_kind: str
+    compute: ComputeOptions, client: Client | None, numerics: Numerics
 ) -> Iterator[TileRunner]:
     """Choose where tiles run."""
     if client is not None:
@@ -408,4 +408,4 @@ def tile_runner(
         with local_client(compute.workers) as local:
             yield RunOnDask(local)
     else:
-        yield RunHere(1 if device_kind == "cuda" else cpu_predictors(compute.memory_gb))
+        yield RunHere(tiles_at_once(numerics, compute.memory_gb))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from threading import Event
 from typing import TypeVar
 
 import numpy as np
@@ -36,6 +39,7 @@ Outcome = TypeVar("Outcome")
 ONLY_CLASS = "Nucleus"
 """Class name of every nucleus if the model knows no classes."""
 
+_NETWORK_DISK_S = 60.0
 _CELLS_AT_ONCE = 4096
 """Nuclei that one thread measures at a time; a few MB with their polygons."""
 
@@ -74,7 +78,12 @@ class _Tally:
 
 
 def assemble_cells(
-    plan: RunPlan, folder: RunDir, tiles: Iterable[Tile], watch: Stopwatch, threads: int
+    plan: RunPlan,
+    folder: RunDir,
+    tiles: Iterable[Tile],
+    watch: Stopwatch,
+    threads: int,
+    stopped: Event | None = None,
 ) -> CellCounts:
     """Stitch tiles as they come; write `cells.parquet` and `masks.zarr`.
 
@@ -94,6 +103,8 @@ def assemble_cells(
         took.
     threads : int
         How many threads measure; half as many paint.
+    stopped : Event, optional
+        When set, nothing further is begun, and `Stopped` is raised.
 
     Raises
     ------
@@ -113,6 +124,7 @@ def assemble_cells(
             _mask_source(plan, spool),
             painters,
             partial(watch.add, "masks_busy"),
+            stopped,
         ) as masks,
         CellsWriter(folder.path / "cells.parquet", plan.frame, plan.scale.mpp, names) as table,
         ThreadPoolExecutor(threads, "wsiseg-measure") as pool,
@@ -235,6 +247,7 @@ def _read_tiles(
 ) -> Iterator[TileInstances]:
     # Waiting for a tile is no work, and counts for no stage.
     for tile in watch.timed("waiting", tiles):
+        _await_listing(folder, tile)
         with watch.stage("tile_files_busy"):
             found = read_tile_file(folder.tile_file(tile), run_key, tile)
         if found is None:
@@ -243,6 +256,21 @@ def _read_tiles(
                 "damaged; call the same command again to compute it"
             )
         yield found
+
+
+def _await_listing(folder: RunDir, tile: Tile) -> None:
+    """Wait for a tile's file to be seen here, if another machine has written it.
+
+    A network disk may say for half a minute that there is no file of a name it was asked for
+    before; listing the folder makes it look again.
+    """
+    path = folder.tile_file(tile)
+    deadline = time.monotonic() + _NETWORK_DISK_S
+    while not path.exists() and folder.work.is_dir() and time.monotonic() < deadline:
+        with suppress(FileNotFoundError):
+            if path in folder.work.iterdir():
+                return
+        time.sleep(0.5)
 
 
 def _within_regions(

@@ -18,7 +18,14 @@ from typing import Any
 
 from wsiseg.errors import MissingDependency, WsisegError
 from wsiseg.geometry import Box
-from wsiseg.machine import MB_PER_PREDICTOR, available_mb, cores, cpu_predictors
+from wsiseg.machine import (
+    BASE_MB,
+    MB_PER_PREDICTOR,
+    RUN_GB,
+    available_mb,
+    cores,
+    cpu_predictors,
+)
 
 LEAST_FREE_GB = 5.0
 """Below this, room for results is short: a large slide needs 1 to 2 GB while it runs."""
@@ -230,14 +237,16 @@ def _device(_: _Setting) -> str:
 
 
 def _memory(_: _Setting) -> str:
-    free, needed = available_mb(), cpu_predictors() * MB_PER_PREDICTOR
-    said = f"{free / 1000:.1f} GB free"
-    if free < MB_PER_PREDICTOR:
+    free_mb, needed_mb = available_mb(), BASE_MB + min(MB_PER_PREDICTOR.values())
+    said = f"{free_mb / 1000:.1f} GB free"
+    if free_mb < needed_mb:
         raise _Failing(
-            f"{said}, {MB_PER_PREDICTOR / 1000:.1f} GB are needed",
+            f"{said}, {needed_mb / 1000:.1f} GB are needed",
             "close other programs, or use a machine with more memory",
         )
-    return f"{said}; {cpu_predictors()} tiles at a time need up to {needed / 1000:.1f} GB"
+    at_once = {cpu_predictors(backend) for backend in MB_PER_PREDICTOR}
+    tiles = " to ".join(map(str, sorted(at_once)))
+    return f"{said}; {tiles} tiles at a time keep within {RUN_GB:g} GB on a CPU (--memory-gb)"
 
 
 def _disk(setting: _Setting) -> str:
@@ -324,7 +333,7 @@ def _speed(setting: _Setting) -> str:
     model = models.load_model(setting.model or finest)
     card = model.card
     numerics = _ours("models.device:choose_numerics")(card, "auto", None, None)
-    at_once = 1 if numerics.device_kind == "cuda" else cpu_predictors()
+    at_once = _ours("runners:tiles_at_once")(numerics)
     rgb = _ours("testing.painted:paint_tissue")(card.core_px, 2 * card.core_px, 800, seed=1)
     slide = _ours("testing.slides:ArraySlide")(rgb, mpp=card.mpp, name="painted.png")
     options = _ours("plan:PlanOptions")(tissue=None)

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-MB_PER_PREDICTOR = 1500
-"""Memory that one call of the network needs at most."""
+MB_PER_PREDICTOR = {"rows": 300, "torch": 1500}
+"""Memory that a tile in work needs at most on a CPU, by the backend of the network."""
 BASE_MB = 1000
 """Memory of a run on a CPU besides: Python, torch, stitching, measuring, painting."""
 RUN_GB = 4.0
@@ -19,16 +19,18 @@ RUN_GB = 4.0
 _MOST_PREDICTORS = 64
 
 
-def cpu_predictors(memory_gb: float = RUN_GB) -> int:
+def cpu_predictors(backend: str, memory_gb: float = RUN_GB) -> int:
     """Return how many tiles to predict at once here: one a core, as memory allows.
 
     Parameters
     ----------
+    backend : str
+        What runs the network; see `wsiseg.models.Numerics`.
     memory_gb : float
         What the run may take, if it is free.
     """
     room_mb = min(1000 * memory_gb, available_mb()) - BASE_MB
-    return max(1, min(cores(), int(room_mb / MB_PER_PREDICTOR), _MOST_PREDICTORS))
+    return max(1, min(cores(), int(room_mb / MB_PER_PREDICTOR[backend]), _MOST_PREDICTORS))
 
 
 def cores() -> int:

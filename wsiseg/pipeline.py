@@ -123,7 +123,7 @@ def segment_planned(
         return _judged(_finished(folder, formats), strict)
     try:
         result = _attempt(plan, folder, run_tiles, formats, tell, strict)
-    except BaseException:
+    except Exception:
         if not is_finished_meanwhile(folder, plan):
             raise
         # Another call with the same identity was faster and has cleared the tile files.
@@ -252,7 +252,9 @@ def _cells_and_masks(
         ThreadPoolExecutor(1, "wsiseg-cells") as other,
         Arrivals([tile for tile, _ in plan.tiles]) as arrivals,
     ):
-        assembled = other.submit(assemble_cells, plan, folder, arrivals, watch, threads)
+        assembled = other.submit(
+            assemble_cells, plan, folder, arrivals, watch, threads, arrivals.stopped
+        )
         reports: list[TileReport] = []
         tell("tiles", 0, len(plan.tiles))
         with watch.stage("tiles"):
@@ -310,8 +312,7 @@ def _tile_reports(
     probes = {(tile.row, tile.col) for tile in probe_tiles(plan)} if strict else set()
     probed, missing = [], []
     n_done = 0
-    for tile, _ in plan.tiles:
-        report = read_tile_report(folder.tile_file(tile), plan.run_key)
+    for tile, report in _done_before(plan, folder):
         if report is None:
             missing.append(tile)
             continue
@@ -330,6 +331,17 @@ def _tile_reports(
     refuse_warnings(plan.slide.info.name, found, f"{n_done + len(first)} tiles were run")
     others = [tile for tile in missing if (tile.row, tile.col) not in probes]
     yield from run_tiles(job, others) if others else ()
+
+
+def _done_before(plan: RunPlan, folder: RunDir) -> Iterator[tuple[Tile, dict[str, Any] | None]]:
+    """Yield each tile with the report an earlier call has left, None without a valid one."""
+
+    def read(tile: Tile) -> dict[str, Any] | None:
+        return read_tile_report(folder.tile_file(tile), plan.run_key)
+
+    tiles = [tile for tile, _ in plan.tiles]
+    with ThreadPoolExecutor(cores(), "wsiseg-check") as readers:
+        yield from zip(tiles, readers.map(read, tiles), strict=True)
 
 
 def probe_tiles(plan: RunPlan) -> list[Tile]:

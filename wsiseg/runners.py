@@ -11,6 +11,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from wsiseg.machine import RUN_GB, cpu_predictors
+from wsiseg.models import Numerics
 from wsiseg.predict import TileJob, TileProcessor, TileReport
 from wsiseg.records import Maps, Tile
 
@@ -53,6 +55,21 @@ class RunHere:
         finally:
             for pool in (decoders, predictors, readers):
                 pool.shutdown(cancel_futures=True)
+
+
+def tiles_at_once(numerics: Numerics, memory_gb: float = RUN_GB) -> int:
+    """Return how many tiles to predict at the same time in one process.
+
+    Parameters
+    ----------
+    numerics : Numerics
+        How the network runs.
+    memory_gb : float
+        What a run on a CPU may take, if it is free.
+    """
+    if numerics.device_kind == "cuda":
+        return 1
+    return cpu_predictors(numerics.backend, memory_gb)
 
 
 def batches_of(tiles: Sequence[Tile], size: int) -> Iterator[Sequence[Tile]]:

@@ -154,7 +154,7 @@ def seamcheck(
         ]
         if planned is not None:
             planned(grids[0] if result is None else grids[1])
-        with tile_runner(compute, None, plan.numerics.device_kind) as run_tiles:
+        with tile_runner(compute, None, plan.numerics) as run_tiles:
             found = _find_nuclei(grids, squares, result, run_tiles, progress or _say_nothing)
         compared = [
             compare_grids(grids[0], moved, squares, found[0], nuclei, plan, check.near_px)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Lock
+from threading import Event, Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +20,36 @@ MakeShard = Callable[[int, Box], bool]
 from the level before.  Says whether anything is in it: on blanks alone nothing stands."""
 
 
-class Tasks:
-    """Tasks in a pool of threads that may add others."""
+class Stopped(Exception):
+    """What is made is not wanted any more; ends threads, and is shown to nobody."""
 
-    def __init__(self, threads: int, name: str) -> None:
+
+class Tasks:
+    """Tasks in a pool of threads that may add others.
+
+    Parameters
+    ----------
+    threads
+        How many run at a time.
+    name
+        What the threads are called.
+    stopped
+        When set, no further task begins, and `check` and `wait` raise `Stopped`.
+    """
+
+    def __init__(self, threads: int, name: str, stopped: Event) -> None:
+        self._stopped = stopped
         self._pool = ThreadPoolExecutor(threads, name)
         self._started: deque[Future[None]] = deque()
 
     def add(self, task: Callable[[], None]) -> None:
         """Run a task as soon as a thread is free."""
-        self._started.append(self._pool.submit(task))
+        self._started.append(self._pool.submit(self._run, task))
+
+    def _run(self, task: Callable[[], None]) -> None:
+        if self._stopped.is_set():
+            raise Stopped("what is made is not wanted any more")
+        task()
 
     def check(self) -> None:
         """Raise the error of a task that has failed, of the first that is looked at."""

@@ -24,6 +24,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Event
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,6 +39,7 @@ from wsiseg.exporters._finish import finished_directory, refuse_existing
 from wsiseg.exporters._ome_zarr_older import write_older
 from wsiseg.exporters._paint import UNKNOWN_VALUE, Paint, paint_box, paint_of
 from wsiseg.exporters._shards import MakeShard, Pyramid, Tasks
+from wsiseg.exporters._shards import Stopped as Stopped
 from wsiseg.geometry import Box, Frame
 from wsiseg.records import Cells
 
@@ -102,11 +104,15 @@ class MaskWriter:
         How many shards are worked on at a time.
     spent
         Told the seconds each shard took.
+    stopped
+        When set, nothing further is begun, and `Stopped` is raised.
 
     Raises
     ------
     ValueError
         If a class index has no name.
+    Stopped
+        If `stopped` is set.
     OutputNotWritable
         If the operating system refuses to write.
     """
@@ -117,11 +123,13 @@ class MaskWriter:
         source: MaskSource,
         threads: int = 1,
         spent: Callable[[float], None] | None = None,
+        stopped: Event | None = None,
     ) -> None:
         self._destination = destination
         self._source = source
         self._threads = threads
         self._spent = spent
+        self._stopped = stopped or Event()
 
     def __enter__(self) -> Self:
         source = self._source
@@ -129,21 +137,29 @@ class MaskWriter:
         rgb = _rgb_frames(labels, source.model_mpp)
         with ExitStack() as stack:
             folder = stack.enter_context(finished_directory(self._destination))
-            self._tasks = Tasks(self._threads, "wsiseg-masks")
-            stack.callback(self._tasks.stop)
+            self._painting = Tasks(self._threads, "wsiseg-masks", self._stopped)
+            stack.callback(self._painting.stop)
+            # A thread of its own: of a slide without coarse levels all pixels are read here.
+            self._reading = Tasks(1, "wsiseg-rgb", self._stopped)
+            stack.callback(self._reading.stop)
             root = zarr.create_group(
                 folder, zarr_format=3, attributes=_ngff.image_attributes(_pixel_um(source, rgb))
             )
             pictures = [_create(root, str(k), frame, "uint8", 3) for k, frame in enumerate(rgb)]
-            self._labels = self._pyramid(labels, _label_maker(root, labels, source))
-            self._rgb = self._pyramid(rgb, partial(_make_rgb, pictures, rgb, source.read_rgb))
-            self._rgb.start_above(rgb[0].height_px)
+            self._labels = self._pyramid(labels, _label_maker(root, labels, source), self._painting)
+            make_rgb = partial(_make_rgb, pictures, rgb, self._read_rgb)
+            self._pyramid(rgb, make_rgb, self._reading).start_above(rgb[0].height_px)
             stack.push(self._finish)
             self._stack = stack.pop_all()
         return self
 
-    def _pyramid(self, frames: Sequence[Frame], make: MakeShard) -> Pyramid:
-        return Pyramid(frames, SHARD_PX, self._timed(make), self._tasks)
+    def _pyramid(self, frames: Sequence[Frame], make: MakeShard, tasks: Tasks) -> Pyramid:
+        return Pyramid(frames, SHARD_PX, self._timed(make), tasks)
+
+    def _read_rgb(self, frame: Frame, box: Box) -> NDArray[np.uint8]:
+        if self._stopped.is_set():
+            raise Stopped("the picture is not wanted any more")
+        return self._source.read_rgb(frame, box)
 
     def _timed(self, make: MakeShard) -> MakeShard:
         def make_shard(level: int, box: Box) -> bool:
@@ -158,7 +174,8 @@ class MaskWriter:
     def cells_complete_above(self, y_px: int) -> None:
         """Say that `read_cells` now gives all cells with pixels above a row of the model frame."""
         self._labels.start_above(y_px)
-        self._tasks.check()
+        for tasks in (self._painting, self._reading):
+            tasks.check()
 
     def __exit__(
         self,
@@ -176,7 +193,8 @@ class MaskWriter:
     ) -> None:
         if kind is None:
             self._labels.start_above(self._source.frame.height_px)
-            self._tasks.wait()
+            for tasks in (self._painting, self._reading):
+                tasks.wait()
 
 
 def write_masks(destination: Path, source: MaskSource, threads: int = 1) -> None:
