@@ -231,7 +231,7 @@ def test_tissue_that_was_given_is_used_again(slide: ArraySlide, tmp_path: Path) 
         run, slide=slide, model=MODEL, check=SeamCheckOptions(squares="all", offsets_px=(64,))
     )
     assert report.total.identical == report.total.n > 200
-    # The moved grid's last row and column of tiles end at 704 px, the run's at 512; spares reach on.
+    # The moved grid's last tiles end at 704 px, the run's at 512; spares reach on.
     assert report.n_not_compared > 50
     assert {one.kind for one in report.differences} == {"no tile"}
     assert all(512 <= max(one.x, one.y) <= 704 + 16 for one in report.differences)
