@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -180,10 +181,16 @@ def git_commit(folder: Path) -> str:
     return done.stdout.strip() or "unknown"
 
 
-def run_json(command: Sequence[str | Path], **options: Any) -> dict[str, Any]:
-    """Run a command whose last line of output is JSON, and return that."""
-    done = subprocess.run(
-        [str(part) for part in command], stdout=subprocess.PIPE, text=True, check=True, **options
-    )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+def run_json(command: Sequence[str | Path | int]) -> dict[str, Any] | None:
+    """Run a command whose last line of output is JSON, and return that; None if it fails."""
+    words = [str(word) for word in command]
+    print(f"running: {' '.join(words)}", file=sys.stderr, flush=True)
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        print(f"ended with exit code {done.returncode}", file=sys.stderr, flush=True)
+        return None
+    last = done.stdout.splitlines()[-1]
+    # Kept in sight, should a later one take everything down.
+    print(last, file=sys.stderr, flush=True)
+    found: dict[str, Any] = json.loads(last)
     return found

@@ -93,8 +93,14 @@ def report(name: str, run: Found, base: list[float]) -> None:
 
 def our_command(
     slide: Path, mpp: float | None, tissue: str, arguments: argparse.Namespace
-) -> list[str | Path]:
-    command: list[str | Path] = [sys.executable, HERE / "run_wsiseg.py", slide, "--tissue", tissue]
+) -> list[str | Path | int]:
+    command: list[str | Path | int] = [
+        sys.executable,
+        HERE / "run_wsiseg.py",
+        slide,
+        "--tissue",
+        tissue,
+    ]
     command += ["--model", arguments.model, "--out", arguments.cache / "ours"]
     return command if mpp is None else [*command, "--mpp", str(mpp)]
 
@@ -103,6 +109,8 @@ def run_ours(mosaic: np.ndarray, arguments: argparse.Namespace) -> Found:
     path = arguments.cache / f"mosaic-{len(mosaic)}.png"
     Image.fromarray(mosaic).save(path)
     run = run_json(our_command(path, MPP, "none", arguments))
+    if run is None:
+        raise SystemExit("wsiseg itself failed")
     # Busy seconds of one thread each: on idle cores they are CPU seconds.
     run["seconds"]["network"] = [run["stages"]["tiles_predict_busy"], None]
     return run
@@ -126,7 +134,9 @@ def run_hovernet(mosaic: np.ndarray, arguments: argparse.Namespace) -> dict[str,
             command = [arguments.hovernet_python, HERE / "run_hovernet.py", arguments.hovernet]
             command += [image, maps, "--mode", mode, "--batch-size", batch]
             run = run_json([*command, "--threads", arguments.threads])
-            runs[f"HoVer-Net {mode}, batch {batch}"] = run | {"mm2": (side * MPP / 1000) ** 2}
+            if run is not None:
+                run["mm2"] = (side * MPP / 1000) ** 2
+                runs[f"HoVer-Net {mode}, batch {batch}"] = run
     return runs
 
 
@@ -143,7 +153,10 @@ def run_cellseg(mosaic: np.ndarray, arguments: argparse.Namespace) -> dict[str, 
         if window:
             command += ["--window", window]
             name = f"cellseg_models, windows of {window}"
-        runs[name] = run_json(command) | {"mm2": (side * MPP / 1000) ** 2}
+        run = run_json(command)
+        if run is not None:
+            run["mm2"] = (side * MPP / 1000) ** 2
+            runs[name] = run
     return runs
 
 
