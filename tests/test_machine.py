@@ -51,7 +51,7 @@ with PeakMemory() as peak:
     before_mb = peak.mb
     child = subprocess.Popen([sys.executable, "-c", sys.argv[1], "300", "alone"], stdout=-1)
     child.stdout.readline()
-    time.sleep(1.5)
+    time.sleep(2.5)
     child.kill()
     child.wait()
 print(peak.mb - before_mb, {os.getpid(), child.pid} <= peak.processes)
