@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-MB_PER_PREDICTOR = {"rows": 300, "torch": 1500}
+MB_PER_PREDICTOR = {"rows": 250, "torch": 1500}
 """Memory that a tile in work needs at most on a CPU, by the backend of the network."""
 BASE_MB = 1000
 """Memory of a run on a CPU besides: Python, torch, stitching, measuring, painting."""
