@@ -17,7 +17,7 @@ from PIL import Image
 from refused import MPP, error_of, run_command, stand_in
 
 import wsiseg
-from wsiseg import SeamCheckOptions, api
+from wsiseg import SeamCheckOptions, _seam_run, api
 from wsiseg._seam_report import SeamCounts, Share
 from wsiseg._seam_sheet import label_edges
 from wsiseg._seam_squares import choose_squares, in_boxes, ran_there, seam_distance_px
@@ -493,6 +493,14 @@ def test_the_command_leaves_3_where_an_aim_is_missed(
     done = run_command("seamcheck", "a.png", "--mpp", 0.5, "-n", 2, "--quiet")
     assert done.exit_code == 3
     assert "missed" in done.stdout
+
+
+def test_the_command_on_a_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_command("segment", "a.png", *MPP, "-o", "out", "--quiet").exit_code == 0
+    monkeypatch.setattr(_seam_run, "load_model", lambda _: stand_in())
+    checked = run_command("seamcheck", "out/a.png.wsiseg", "--slide", "a.png", "-n", 1, "--quiet")
+    assert checked.exit_code == 0, checked.stderr
+    assert "100.000 %" in checked.stdout
 
 
 def test_the_command_refuses(folder: Path) -> None:
