@@ -14,7 +14,8 @@ from pathlib import Path
 from chaos_compare import differences
 from chaos_processes import Case, kill, start
 
-from wsiseg.api import cpu_predictors
+from wsiseg.models import Numerics
+from wsiseg.runners import tiles_at_once
 
 POLL_S = 0.005
 
@@ -180,7 +181,8 @@ def _too_often(record: Path, n_tiles: int, killed: int) -> list[str]:
     counts = Counter(record.read_text().split())
     again = sum(counts.values()) - len(counts)
     # Read or predicted, and not yet in a file: two steps for each thread, and the queue.
-    in_flight = 2 * (cpu_predictors() + 1) + cpu_predictors()
+    at_once = tiles_at_once(Numerics())
+    in_flight = 2 * (at_once + 1) + at_once
     print(f"   {len(counts)} tiles, {again} computed again ({again / max(1, killed):.1f} a kill)")
     if len(counts) != n_tiles:
         return [f"{len(counts)} tiles were computed, {n_tiles} are needed"]
