@@ -171,7 +171,7 @@ def report(
     said = {
         "images": len(usual),
         "mpx": run.frame.width_px * run.frame.height_px / 1e6,
-        "known_in_band": sum(int((in_band(s) & (s.weight == 1)).sum()) for s in usual),
+        "matched_in_band": sum(int((in_band(s) & (s.weight == 1)).sum()) for s in usual),
         "pq_mosaic": pq(parts_of(usual, everywhere)),
         "pq_mosaic_moved": pq(parts_of(moved, everywhere)),
         "pq_alone": pq(parts_of(alone, everywhere)),
