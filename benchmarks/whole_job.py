@@ -111,8 +111,6 @@ def run_ours(mosaic: np.ndarray, arguments: argparse.Namespace) -> Found:
     run = run_json(our_command(path, MPP, "none", arguments))
     if run is None:
         raise SystemExit("wsiseg itself failed")
-    # Busy seconds of one thread each: on idle cores they are CPU seconds.
-    run["seconds"]["network"] = [run["stages"]["tiles_predict_busy"], None]
     return run
 
 
