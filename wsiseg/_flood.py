@@ -219,7 +219,7 @@ def _spread(
         other = pixel + step
         if label[other] < 0:
             label[other] = label[pixel]
-            enters = max(level, np.int64(level_of[other]))
+            enters = max(level, int(level_of[other]))
             if head[enters] < 0:
                 head[enters] = other
             else:

@@ -182,8 +182,7 @@ def on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     rgb, alpha = rgba[..., :3], rgba[..., 3:]
     if bool((alpha == 255).all()):
         # Several times as fast as copying the first three of four channels.
-        opaque: NDArray[np.uint8] = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
-        return opaque
+        return np.asarray(cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB), np.uint8)
     opacity = alpha.astype(np.int32)
     laid = rgb.astype(np.int32) * opacity + WHITE * (255 - opacity)
     return ((laid + 127) // 255).astype(np.uint8)
