@@ -8,7 +8,7 @@ import random
 import subprocess
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chaos_compare import differences
@@ -18,6 +18,7 @@ from wsiseg.models import Numerics
 from wsiseg.runners import tiles_at_once
 
 POLL_S = 0.005
+_MOST_MISSES = 6
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def kills(case: Case, n: int, seed: int) -> int:
         f"   undisturbed: {course.starting_s:.1f} s to start, {course.n_tiles} tiles in "
         f"{course.tiles_s:.1f} s, then {course.ending_s:.1f} s"
     )
-    wrong = 0
+    wrong = misses = 0
     left = n
     for number in itertools.count():
         if left <= 0:
@@ -63,11 +64,24 @@ def kills(case: Case, n: int, seed: int) -> int:
         for fault in faults:
             print(f"   run {number}: {fault}")
         wrong += bool(faults)
-        if not done:
+        left -= done
+        misses = 0 if done else misses + 1
+        if misses == _MOST_MISSES:
             print("   no call was killed in time; that counts as wrong")
             return wrong + 1
-        left -= done
+        if misses:
+            # The machine is not as busy as it was: what is left comes sooner.
+            course = _sooner(course)
     return wrong
+
+
+def _sooner(course: Course) -> Course:
+    return replace(
+        course,
+        starting_s=course.starting_s * 0.6,
+        tiles_s=course.tiles_s * 0.6,
+        ending_s=course.ending_s * 0.6,
+    )
 
 
 def _undisturbed(case: Case, out: Path) -> Course:
