@@ -155,7 +155,7 @@ def test_the_doctor_itself_loads_nothing_that_may_be_broken() -> None:
 def test_little_memory_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "available_mb", lambda: 900)
     check = _ask("memory", tmp_path)
-    assert (check.ok, check.said) == (False, "0.9 GB free, 1.3 GB are needed")
+    assert (check.ok, check.said) == (False, "0.9 GB free, 1.2 GB are needed")
     assert check.fix
 
 
