@@ -9,7 +9,7 @@ WSISEG_SHARED ?= ../shared
 ANNOTATED := $(patsubst %/inst,%,$(wildcard $(WSISEG_SHARED)/data/monuseg_train/inst $(WSISEG_SHARED)/data/consep_train/inst))
 GIGAPIXEL := .cache/gigapixel
 
-.PHONY: help demo test gigapixel chaos check lint types clean
+.PHONY: help demo test slow gigapixel chaos check lint types clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -24,6 +24,9 @@ demo: $(READY)  ## segment a real slide with the shipped model
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest
+
+slow: $(READY)  ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
 
 gigapixel: $(READY)  ## make slides of 20,000, 50,000 and 100,000 px to measure with (1 GB)
 	mkdir -p $(GIGAPIXEL)

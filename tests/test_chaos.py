@@ -14,7 +14,13 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @pytest.mark.skipif(os.name != "posix", reason="process groups are killed")
 @pytest.mark.parametrize(
-    ("trial", "n"), [("kill", 2), ("full", 2), ("readonly", 2), ("together", 3)]
+    ("trial", "n"),
+    [
+        ("kill", 2),
+        pytest.param("full", 2, marks=pytest.mark.slow),
+        pytest.param("readonly", 2, marks=pytest.mark.slow),
+        ("together", 3),
+    ],
 )
 def test_results_are_those_of_an_undisturbed_run(trial: str, n: int) -> None:
     script = REPOSITORY / "benchmarks" / "chaos.py"
