@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
         ("kill", 2),
         pytest.param("full", 2, marks=pytest.mark.slow),
         pytest.param("readonly", 2, marks=pytest.mark.slow),
-        ("together", 3),
+        pytest.param("together", 3, marks=pytest.mark.slow),
     ],
 )
 def test_results_are_those_of_an_undisturbed_run(trial: str, n: int) -> None:
