@@ -28,7 +28,7 @@ from stitch_tiles import (
 )
 
 from wsiseg.geometry import Box
-from wsiseg.records import Instances, Tile
+from wsiseg.records import Instances, Tile, gather_runs
 from wsiseg.stitch import (
     StitchCounts,
     StitchOptions,
@@ -301,3 +301,15 @@ def test_real_nuclei_seen_differently_equal_the_slow_twin(shared: Path) -> None:
             seen.append(cropped(np.where(random.random(labels.shape) < 0.98, grown, 0), tile))
     counts = sum((band.counts for band in check_same(seen, OPTIONS)), StitchCounts())
     assert min(counts.own_dropped, counts.clipped, counts.cut) > 0
+
+
+def test_many_masks_are_gathered_as_one_by_one() -> None:
+    """More than are gathered at a time, some of them without runs, some twice."""
+    rng = np.random.default_rng(3)
+    runs = rng.integers(0, 1000, (30_000, 3)).astype(np.int32)
+    begin = rng.integers(0, 29_990, 9_000)
+    end = begin + rng.integers(0, 10, 9_000)
+    first_run, gathered = gather_runs(runs, begin, end)
+    slow = [runs[a:b] for a, b in zip(begin, end, strict=True)]
+    np.testing.assert_array_equal(first_run, np.cumsum([0, *map(len, slow)]))
+    np.testing.assert_array_equal(gathered, np.concatenate(slow))

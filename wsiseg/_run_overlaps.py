@@ -249,26 +249,6 @@ def gathered_runs(
     return first_run, out
 
 
-NO_RUNS = np.empty((0, 3), np.int32)
-
-
-def taken_instances(instances: Instances, index: NDArray[np.int64]) -> Instances:
-    """Return `instances.taken(index)`, with less memory on the way."""
-    begin, end = instances.first_run[index], instances.first_run[index + 1]
-    first_run, runs = gathered_runs(instances.runs, NO_RUNS, begin, end)
-    return Instances(
-        first_run=first_run,
-        runs=runs,
-        area_px=instances.area_px[index],
-        row_sum=instances.row_sum[index],
-        col_sum=instances.col_sum[index],
-        class_index=instances.class_index[index],
-        class_prob=instances.class_prob[index],
-        nucleus_prob=instances.nucleus_prob[index],
-        cut=instances.cut[index],
-    )
-
-
 _NO_INSTANCES = Instances(
     first_run=np.zeros(1, np.int64),
     runs=np.empty((0, 3), np.int32),

@@ -16,7 +16,6 @@ from wsiseg._run_overlaps import (
     largest_part,
     overlapping_pairs,
     subtract_runs,
-    taken_instances,
 )
 from wsiseg.records import Instances, Tile
 
@@ -122,7 +121,7 @@ def joined(parts: list[Found]) -> Found:
 def taken(found: Found, index: NDArray[np.int64]) -> Found:
     """Return some of the instances, in the order of `index`."""
     return Found(
-        taken_instances(found.instances, index),
+        found.instances.taken(index),
         found.box[index],
         found.tile_row[index],
         found.tile_col[index],
@@ -232,7 +231,7 @@ def _by_priority(found: Found, index: NDArray[np.int64]) -> NDArray[np.int64]:
         -found.depth_px[index],
         found.tile_row[index],
         found.tile_col[index],
-        *place_keys(taken_instances(found.instances, index)),
+        *place_keys(found.instances.taken(index)),
     )
     return index[np.lexsort(keys[::-1])]
 

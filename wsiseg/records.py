@@ -123,14 +123,23 @@ class Instances:
         )
 
 
+_MASKS_AT_ONCE = 4096
+
+
 def gather_runs(
     runs: NDArray[np.int32], begin: NDArray[np.int64], end: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Return (first_run, runs) of the masks that have the runs from `begin` to `end`."""
     first_run = np.zeros(len(begin) + 1, np.int64)
     np.cumsum(end - begin, out=first_run[1:])
-    shift = np.repeat(begin - first_run[:-1], end - begin)
-    return first_run, runs[np.arange(first_run[-1]) + shift]
+    gathered = np.empty((first_run[-1], 3), np.int32)
+    # Indices are larger than the runs themselves, so few are made at a time.
+    for start in range(0, len(begin), _MASKS_AT_ONCE):
+        some = slice(start, min(start + _MASKS_AT_ONCE, len(begin)))
+        shift = np.repeat(begin[some] - first_run[:-1][some], (end - begin)[some])
+        first, last = first_run[some.start], first_run[some.stop]
+        gathered[first:last] = runs[np.arange(first, last) + shift]
+    return first_run, gathered
 
 
 @dataclass(frozen=True, slots=True, eq=False)

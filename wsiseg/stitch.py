@@ -28,7 +28,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg._run_overlaps import concatenated, taken_instances
+from wsiseg._run_overlaps import concatenated
 from wsiseg._seams import (
     NOTHING,
     Found,
@@ -309,7 +309,7 @@ def _band(row: int, parts: list[_Settled], first_id: int) -> StitchedBand:
     order = np.lexsort((*reversed(place_keys(instances)), tile_col))
     n = len(order)
     cells = Cells(
-        taken_instances(instances, order),
+        instances.taken(order),
         np.arange(first_id, first_id + n, dtype=np.int64),
         np.full(n, row, np.int32),
         tile_col[order],
