@@ -39,7 +39,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         *("training/", "evaluation/"),
     ),
     ("cluster", "estimate"),
-    ("api", "seam_check", "doctor", "demo", "__init__", "__main__", "terminal", "cli"),
+    ("api", "dry_run", "seam_check", "doctor", "demo", "__init__", "__main__", "terminal", "cli"),
 )
 """The table of docs/architecture.md; `name/` is a package with all in it that is not named."""
 

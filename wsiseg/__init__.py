@@ -14,13 +14,12 @@ if TYPE_CHECKING:
         ComputeOptions,
         Done,
         Failed,
-        SlideEstimate,
-        estimate_many,
         segment,
         segment_many,
     )
     from wsiseg.demo import run_demo
     from wsiseg.doctor import run_checks
+    from wsiseg.dry_run import SlideEstimate, estimate_many
     from wsiseg.errors import WsisegError
     from wsiseg.exporting import export_runs
     from wsiseg.listing import SlideEntry, list_slides
@@ -80,11 +79,11 @@ _HOME = {
     "SeamReport": "seam_check",
     "Slide": "slides",
     "SlideEntry": "listing",
-    "SlideEstimate": "api",
+    "SlideEstimate": "dry_run",
     "SlideInfo": "slides",
     "TissueOptions": "tissue",
     "WsisegError": "errors",
-    "estimate_many": "api",
+    "estimate_many": "dry_run",
     "export_runs": "exporting",
     "find_results": "results",
     "list_models": "models",

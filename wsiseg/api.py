@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsiseg.choosing import choose_model
-from wsiseg.cluster import RunOnDask, check_worker_count, check_workers, local_client
+from wsiseg.cluster import RunOnDask, check_workers, local_client
 from wsiseg.errors import Interrupted, UsageError, WsisegError
-from wsiseg.estimate import Estimate, estimate
 from wsiseg.exporters import find_exporter
 from wsiseg.listing import SlideEntry
 from wsiseg.machine import RUN_GB
 from wsiseg.models import MapsModel, ModelFile, Numerics, check_weights, list_models, load_model
 from wsiseg.models.device import choose_numerics
-from wsiseg.pipeline import Progress, refuse_as_a_run_would, run_directory, segment_planned
+from wsiseg.pipeline import Progress, run_directory, segment_planned
 from wsiseg.plan import PlanOptions, RunPlan, plan_run
 from wsiseg.results import Result
-from wsiseg.rundir import refuse_unwritable
 from wsiseg.runners import RunHere, TileRunner, tiles_at_once
 from wsiseg.scale import ScaleOptions, resolve_scale
 from wsiseg.slides import Slide, SlideInfo, open_slide
@@ -70,22 +68,6 @@ class Failed:
 
     slide: str
     error: WsisegError
-
-
-@dataclass(frozen=True, slots=True)
-class SlideEstimate:
-    """What segmenting a slide would take."""
-
-    slide: str
-    model: str
-    """Resolved name."""
-    mpp: float
-    """µm per level-0 pixel."""
-    mpp_source: str
-    """Where that comes from."""
-    estimate: Estimate
-    warnings: tuple[str, ...]
-    """What is known before any tile runs."""
 
 
 def segment(
@@ -231,7 +213,7 @@ def segment_many(
     Done or Failed
         One per slide, in order.
     """
-    entries = _entries(slides, options)
+    entries = entries_of(slides, options)
     formats = known_formats(formats)
     known = load_model(model) if model != NEAREST_MODEL else model
     started = local_client(compute.workers) if compute.workers is not None and not client else None
@@ -258,69 +240,6 @@ def segment_many(
                 yield Failed(entry.path.name, error)
 
 
-def estimate_many(
-    slides: Iterable[str | Path | SlideEntry],
-    out: str | Path,
-    *,
-    model: str | Path | MapsModel = NEAREST_MODEL,
-    scale: ScaleOptions | float | None = None,
-    options: PlanOptions = PlanOptions(),
-    compute: ComputeOptions = ComputeOptions(),
-    formats: Sequence[str] = ("geojson",),
-    overwrite: bool = False,
-    strict: bool = False,
-) -> Iterator[SlideEstimate | Failed]:
-    """Say for each slide what `segment_many` would do, how long and how large; write nothing.
-
-    Parameters are those of `segment_many`; a few tiles of each slide are run to measure.
-
-    Yields
-    ------
-    SlideEstimate or Failed
-        One per slide, in order; what would be refused is Failed.
-    """
-    formats = known_formats(formats)
-    if compute.workers is not None:
-        check_worker_count(compute.workers)
-    for entry in _entries(slides, options):
-        chosen = model if entry.model is None else entry.model
-        try:
-            with plan_slide(
-                entry.path, chosen, options=options_of(entry, scale, options), compute=compute
-            ) as plan:
-                yield _estimate(plan, Path(out), compute, formats, overwrite, strict)
-        except WsisegError as error:
-            yield Failed(entry.path.name, error)
-
-
-def _estimate(
-    plan: RunPlan,
-    out: Path,
-    compute: ComputeOptions,
-    formats: Sequence[str],
-    overwrite: bool,
-    strict: bool,
-) -> SlideEstimate:
-    name = plan.slide.info.name
-    warnings = [*plan.warnings, *plan.first_look]
-    folder = run_directory(out, name)
-    refuse_as_a_run_would(plan, folder, overwrite, strict)
-    if overwrite:
-        # What is there would be deleted; in a folder that cannot be, nothing is done yet.
-        folder = run_directory(out / "none", name)
-    refuse_unwritable(out)
-    predictors = tiles_at_once(plan.numerics, compute.memory_gb)
-    need = estimate(plan, folder, predictors, compute.workers, formats)
-    return SlideEstimate(
-        slide=name,
-        model=plan.model.card.name,
-        mpp=plan.scale.mpp,
-        mpp_source=plan.scale.source,
-        estimate=need,
-        warnings=tuple(warning["message"] for warning in warnings),
-    )
-
-
 def known_formats(formats: Sequence[str]) -> tuple[str, ...]:
     """Return the formats, each the name of an exporter.
 
@@ -335,7 +254,8 @@ def known_formats(formats: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _entries(slides: Iterable[str | Path | SlideEntry], options: PlanOptions) -> list[SlideEntry]:
+def entries_of(slides: Iterable[str | Path | SlideEntry], options: PlanOptions) -> list[SlideEntry]:
+    """Return what is said of each slide; refuse two with one name, or one outline for several."""
     if isinstance(slides, str | Path):
         raise UsageError(f"slides is {str(slides)!r}; a list of slides is needed: [{slides!r}]")
     entries = [

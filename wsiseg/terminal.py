@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from wsiseg.api import SlideEstimate
+    from wsiseg.dry_run import SlideEstimate
     from wsiseg.plan import RunPlan
     from wsiseg.results import Result
     from wsiseg.seam_check import SeamReport

@@ -1,0 +1,106 @@
+"""What segmenting slides would take, without doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsiseg.api import (
+    NEAREST_MODEL,
+    ComputeOptions,
+    Failed,
+    entries_of,
+    known_formats,
+    options_of,
+    plan_slide,
+)
+from wsiseg.cluster import check_worker_count
+from wsiseg.errors import WsisegError
+from wsiseg.estimate import Estimate, estimate
+from wsiseg.listing import SlideEntry
+from wsiseg.models import MapsModel
+from wsiseg.pipeline import refuse_as_a_run_would, run_directory
+from wsiseg.plan import PlanOptions, RunPlan
+from wsiseg.rundir import refuse_unwritable
+from wsiseg.runners import tiles_at_once
+from wsiseg.scale import ScaleOptions
+
+
+@dataclass(frozen=True, slots=True)
+class SlideEstimate:
+    """What segmenting a slide would take."""
+
+    slide: str
+    model: str
+    """Resolved name."""
+    mpp: float
+    """µm per level-0 pixel."""
+    mpp_source: str
+    """Where that comes from."""
+    estimate: Estimate
+    warnings: tuple[str, ...]
+    """What is known before any tile runs."""
+
+
+def estimate_many(
+    slides: Iterable[str | Path | SlideEntry],
+    out: str | Path,
+    *,
+    model: str | Path | MapsModel = NEAREST_MODEL,
+    scale: ScaleOptions | float | None = None,
+    options: PlanOptions = PlanOptions(),
+    compute: ComputeOptions = ComputeOptions(),
+    formats: Sequence[str] = ("geojson",),
+    overwrite: bool = False,
+    strict: bool = False,
+) -> Iterator[SlideEstimate | Failed]:
+    """Say for each slide what `segment_many` would do, how long and how large; write nothing.
+
+    Parameters are those of `segment_many`; a few tiles of each slide are run to measure.
+
+    Yields
+    ------
+    SlideEstimate or Failed
+        One per slide, in order; what would be refused is Failed.
+    """
+    formats = known_formats(formats)
+    if compute.workers is not None:
+        check_worker_count(compute.workers)
+    for entry in entries_of(slides, options):
+        chosen = model if entry.model is None else entry.model
+        try:
+            with plan_slide(
+                entry.path, chosen, options=options_of(entry, scale, options), compute=compute
+            ) as plan:
+                yield _estimate(plan, Path(out), compute, formats, overwrite, strict)
+        except WsisegError as error:
+            yield Failed(entry.path.name, error)
+
+
+def _estimate(
+    plan: RunPlan,
+    out: Path,
+    compute: ComputeOptions,
+    formats: Sequence[str],
+    overwrite: bool,
+    strict: bool,
+) -> SlideEstimate:
+    name = plan.slide.info.name
+    warnings = [*plan.warnings, *plan.first_look]
+    folder = run_directory(out, name)
+    refuse_as_a_run_would(plan, folder, overwrite, strict)
+    if overwrite:
+        # What is there would be deleted; in a folder that cannot be, nothing is done yet.
+        folder = run_directory(out / "none", name)
+    refuse_unwritable(out)
+    predictors = tiles_at_once(plan.numerics, compute.memory_gb)
+    need = estimate(plan, folder, predictors, compute.workers, formats)
+    return SlideEstimate(
+        slide=name,
+        model=plan.model.card.name,
+        mpp=plan.scale.mpp,
+        mpp_source=plan.scale.source,
+        estimate=need,
+        warnings=tuple(warning["message"] for warning in warnings),
+    )
