@@ -121,7 +121,7 @@ def segment(
         tally = Tally(len(entries), quiet)
         said = plan_teller(quiet or tally.is_long)
         try:
-            with show_progress(quiet) as progress:
+            with show_progress(quiet, len(entries)) as progress:
                 for outcome in wsiseg.segment_many(
                     entries, out, progress=progress, planned=said, **common
                 ):

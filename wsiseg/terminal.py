@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from wsiseg.slides import SlideInfo
     from wsiseg.status import BatchStatus
 
+MANY_SLIDES = 20
+"""With more than these a single slide is told of in one line, if at all."""
 _SECONDS_BETWEEN_LINES = 10.0
 _MOST_REASONS = 100
 """So many failed slides are listed."""
@@ -269,15 +271,20 @@ def _percent(n: int, of: int) -> str:
 
 
 @contextmanager
-def show_progress(quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
-    """Show a bar per stage on a terminal, plain lines elsewhere, nothing if quiet."""
+def show_progress(
+    quiet: bool, n_slides: int = 1
+) -> Iterator[Callable[[str, int, int], None] | None]:
+    """Show a bar per stage on a terminal, plain lines elsewhere, nothing if quiet.
+
+    Of many slides lines tell how many are done, and nothing of each one's stages.
+    """
     if quiet:
         yield None
     elif sys.stderr.isatty():
         with _bars() as tell:
             yield tell
     else:
-        yield _Lines()
+        yield _Lines(("slides",) if n_slides > MANY_SLIDES else None)
 
 
 @contextmanager
@@ -301,8 +308,11 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
         tasks: dict[str, Any] = {}
 
         def tell(stage: str, done: int, total: int) -> None:
-            if stage not in tasks or (done == 0 and bars.tasks[tasks[stage]].finished):
+            if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=total)
+            elif done == 0 and bars.tasks[tasks[stage]].finished:
+                # The next slide's.
+                bars.reset(tasks[stage], total=total)
             bars.update(tasks[stage], completed=done, total=total)
 
         yield tell
@@ -311,11 +321,14 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
 class _Lines:
     """Progress for logs: a line every few seconds, with the time to go."""
 
-    def __init__(self) -> None:
+    def __init__(self, stages: Sequence[str] | None = None) -> None:
+        self._stages = stages
         self._began: dict[str, tuple[float, int]] = {}
         self._last = 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        if self._stages is not None and stage not in self._stages:
+            return
         now = time.monotonic()
         if stage not in self._began or done == 0:
             self._began[stage] = (now, done)
