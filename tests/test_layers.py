@@ -38,7 +38,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         *("plan", "assemble", "side_files", "manifest", "runners", "pipeline", "exporting"),
         *("training/", "evaluation/"),
     ),
-    ("cluster", "estimate"),
+    ("cluster/", "estimate"),
     ("api", "dry_run", "seam_check", "doctor", "demo", "__init__", "__main__", "terminal", "cli"),
 )
 """The table of docs/architecture.md; `name/` is a package with all in it that is not named."""

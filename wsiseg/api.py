@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsiseg.choosing import choose_model
-from wsiseg.cluster import RunOnDask, check_workers, local_client
+from wsiseg.cluster import ClusterOptions, SlidesOnDask, check_workers, cluster_client
 from wsiseg.errors import Interrupted, UsageError, WsisegError
 from wsiseg.exporters import find_exporter
 from wsiseg.listing import SlideEntry
@@ -216,7 +216,9 @@ def segment_many(
     entries = entries_of(slides, options)
     formats = known_formats(formats)
     known = load_model(model) if model != NEAREST_MODEL else model
-    started = local_client(compute.workers) if compute.workers is not None and not client else None
+    started = None
+    if compute.workers is not None and not client:
+        started = cluster_client(ClusterOptions(compute.workers))
     with started or nullcontext(client) as shared_client:
         for entry in entries:
             try:
@@ -323,9 +325,11 @@ def tile_runner(
     """Choose where tiles run."""
     if client is not None:
         check_workers(client)
-        yield RunOnDask(client)
+        with SlidesOnDask(client) as slides:
+            yield slides.run_tiles
     elif compute.workers is not None:
-        with local_client(compute.workers) as local:
-            yield RunOnDask(local)
+        where = ClusterOptions(compute.workers)
+        with cluster_client(where) as local, SlidesOnDask(local) as slides:
+            yield slides.run_tiles
     else:
         yield RunHere(tiles_at_once(numerics, compute.memory_gb))

@@ -44,7 +44,7 @@ def cores() -> int:
 
 def limit_cores(n_cores: int) -> None:
     """Let this process count on so many cores at most: others run beside it, one for each."""
-    global _most_cores  # noqa: PLW0603
+    global _most_cores
     _most_cores = max(1, n_cores)
 
 

@@ -30,6 +30,7 @@ from wsiseg.exporters import find_exporter
 from wsiseg.machine import PeakMemory, cores
 from wsiseg.manifest import (
     cell_fields,
+    left_out_fields,
     peak_of_processes,
     probe_warnings,
     stage_seconds,
@@ -217,7 +218,7 @@ def _run(
     with PeakMemory() as peak:
         reports, counts = _cells_and_masks(plan, folder, run_tiles, tell, watch, strict)
         log.info("%d cells", counts.n_cells)
-        run = {**record, **cell_fields(counts)}
+        run = {**record, **cell_fields(counts), **left_out_fields(plan, record, reports)}
         result = Result(folder.path, run)
         for number, name in enumerate(formats):
             tell("exports", number, len(formats))
@@ -296,6 +297,7 @@ def tile_job(plan: RunPlan, folder: RunDir) -> TileJob:
         run_key=plan.run_key,
         # A worker may have another working directory.
         folder=folder.path.absolute(),
+        skip_bad_tiles=plan.options.skip_bad_tiles,
     )
 
 
@@ -337,7 +339,9 @@ def _done_before(plan: RunPlan, folder: RunDir) -> Iterator[tuple[Tile, dict[str
     """Yield each tile with the report an earlier call has left, None without a valid one."""
 
     def read(tile: Tile) -> dict[str, Any] | None:
-        return read_tile_report(folder.tile_file(tile), plan.run_key)
+        report = read_tile_report(folder.tile_file(tile), plan.run_key)
+        # A tile that was left out is tried again: the disk may have been to blame.
+        return None if report is None or "unreadable" in report else report
 
     tiles = [tile for tile, _ in plan.tiles]
     with ThreadPoolExecutor(cores(), "wsiseg-check") as readers:

@@ -36,6 +36,7 @@ from wsiseg.regions import (
 from wsiseg.rundir import RESULT_VERSION, canonical_hash
 from wsiseg.scale import ScaleOptions, SlideScale, resolve_scale, upsampling_warning
 from wsiseg.slides import Slide, SlideInfo, frame_at, read_frame
+from wsiseg.slides.damaged import WhiteWhereDamaged
 from wsiseg.stitch import StitchOptions
 from wsiseg.tiles import AreaMask, TileGrid, plan_tiles
 from wsiseg.tissue import TissueOptions, find_tissue
@@ -62,6 +63,9 @@ class PlanOptions:
     """Constants of stitching."""
     grid_offset_px: int = 0
     """Moves the tile grid; only seam checks use it."""
+    skip_bad_tiles: bool = False
+    """Leave out tiles that cannot be read, or that end a worker process; the results list them,
+    and `analysed_mm2` is without them."""
 
     def __post_init__(self) -> None:
         # What is typed at the command line, or read from a list, is text.
@@ -134,6 +138,11 @@ class RunPlan:
         return self.grid.frame
 
     @property
+    def looked_at(self) -> Slide:
+        """The slide as masks and pictures show it."""
+        return WhiteWhereDamaged(self.slide) if self.options.skip_bad_tiles else self.slide
+
+    @property
     def model_mpp(self) -> float:
         """µm per model pixel, as used: within 5 % of the model's."""
         return self.frame.scale * self.scale.mpp
@@ -200,7 +209,8 @@ def plan_run(slide: Slide, model: MapsModel, numerics: Numerics, options: PlanOp
         warnings += [{"code": "regions", "message": said} for said in file.warnings]
     frame = frame_at(info, scale.mpp, card.mpp)
     grid = TileGrid(frame, card.core_px, card.margin_px, options.grid_offset_px)
-    area = find_area(slide, frame, frame.scale * scale.mpp, source, tissue.regions)
+    seen = WhiteWhereDamaged(slide) if options.skip_bad_tiles else slide
+    area = find_area(seen, frame, frame.scale * scale.mpp, source, tissue.regions)
     near, counted = None, area
     if roi.regions:
         # A nucleus inside may lose pixels to one outside, up to a tile's margin away.
@@ -292,6 +302,9 @@ def find_area(
         inside = np.ones((coarse.height_px, coarse.width_px), np.bool_)
     elif isinstance(tissue, TissueOptions):
         inside = find_tissue(read_overview(slide, coarse), model_mpp * factor, tissue)
+        if isinstance(slide, WhiteWhereDamaged):
+            # What could not be looked at may be tissue: its tiles are tried, and listed.
+            inside |= _damaged_in(slide, coarse)
     else:
         inside = covered(union_of(given), coarse)
         # The middles of the last pixels may lie beyond the slide, where no outline reaches.
@@ -300,6 +313,17 @@ def find_area(
         if coarse.height_px > 1 and (coarse.height_px - 0.5) * coarse.scale >= slide.info.height_px:
             inside[-1] = inside[-2]
     return AreaMask(coarse, factor, inside)
+
+
+def _damaged_in(slide: WhiteWhereDamaged, frame: Frame) -> NDArray[np.bool_]:
+    """Return where in a frame the slide was found to be damaged."""
+    damaged = np.zeros((frame.height_px, frame.width_px), np.bool_)
+    for level, box in slide.damaged:
+        shrink = slide.info.levels[level].downsample / frame.scale
+        top, left = int(box.y_px * shrink), int(box.x_px * shrink)
+        bottom, right = math.ceil(box.y_end_px * shrink), math.ceil(box.x_end_px * shrink)
+        damaged[max(0, top) : bottom, max(0, left) : right] = True
+    return damaged
 
 
 _OVERVIEW_PX = 64

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
@@ -195,7 +194,7 @@ def _probe_folder(out: Path | None) -> Iterator[Path | None]:
     finally:
         with suppress(OSError):
             for path in list(probe.iterdir()):
-                os.unlink(path)
+                path.unlink()
             probe.rmdir()
             if made:
                 out.rmdir()

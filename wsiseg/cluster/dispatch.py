@@ -97,7 +97,7 @@ class Dispatcher:
         self._messages: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._unfit: SimpleQueue[str] = SimpleQueue()
         self._feeds: list[Feed] = []
-        self._alive: dict[Any, tuple[Work, Feed, Future]] = {}
+        self._alive: dict[Any, tuple[Work, Feed, Future[Any]]] = {}
         self._suspects: deque[tuple[Work, Feed]] = deque()
         self._alone: Work | None = None
         self._failure: str | None = None
@@ -156,10 +156,10 @@ class Dispatcher:
                 if self._ended.is_set() and feed.finished.empty():
                     raise Interrupted(f"stopped; {_AGAIN}") from None
 
-    def _gathered(self, work: Work, feed: Feed, future: Future) -> tuple[Any] | None:
+    def _gathered(self, work: Work, feed: Feed, future: Future[Any]) -> tuple[Any] | None:
         """Fetch a result; None if it went away with its worker, and the task runs again."""
         try:
-            return (future.result(),)  # type: ignore[no-untyped-call]
+            return (future.result(),)
         except import_distributed().KilledWorker as error:
             said = str(error)
             self._messages.put(lambda: self._suspect(work, feed, said))
@@ -198,10 +198,10 @@ class Dispatcher:
                 self._submit(self._alone, feed)
             return
         while len(self._alive) < TASKS_PER_THREAD * self.n_threads:
-            feed = self._next_feed()
-            if feed is None:
+            next_feed = self._next_feed()
+            if next_feed is None:
                 return
-            self._submit(feed.again.popleft(), feed)
+            self._submit(next_feed.again.popleft(), next_feed)
 
     def _next_feed(self) -> Feed | None:
         """Return the feed whose turn it is, with its next task in `again`; None without one."""
@@ -225,7 +225,7 @@ class Dispatcher:
     def _submit(self, work: Work, feed: Feed) -> None:
         number = next(self._numbers)
         key = (f"wsiseg-{work.kind}", f"{self._name}-{number}")
-        future = self._client.submit(  # type: ignore[no-untyped-call]
+        future = self._client.submit(
             run_call,
             self._packed_needs,
             work.call,
@@ -237,7 +237,9 @@ class Dispatcher:
         feed.turn = number
         self._alive[key] = (work, feed, future)
         self.most_alive = max(self.most_alive, len(self._alive))
-        future.add_done_callback(lambda _: self._messages.put(lambda: self._done(key)))
+        future.add_done_callback(  # type: ignore[no-untyped-call]
+            lambda _: self._messages.put(lambda: self._done(key))
+        )
 
     def _done(self, key: Any) -> None:
         """Hand an ended task to its slide, unless its worker is to blame, or it is suspected."""
@@ -360,4 +362,4 @@ class Dispatcher:
         while not self._unfit.empty():
             addresses.add(self._unfit.get())
         if addresses:
-            self._client.retire_workers(list(addresses), close_workers=True)  # type: ignore[no-untyped-call]
+            self._client.retire_workers(list(addresses), close_workers=True)

@@ -82,7 +82,7 @@ def read_queue(path: Path) -> Queue:
         raise UsageError(f"{path.name}: {' and '.join(missing)} of a job must be said")
     for name in _LISTS:
         if not isinstance(said.get(name, []), list):
-            raise UsageError(f"{path.name}: {name} must be a list: `{name}: [\"…\"]`")
+            raise UsageError(f'{path.name}: {name} must be a list: `{name}: ["…"]`')
     return Queue(kind, _completed(path.name, said), least, most)
 
 
@@ -91,9 +91,7 @@ def _jobs(name: str, scale: Any, adapt: Any) -> tuple[int, int]:
     match scale, adapt:
         case {"jobs": int(n), **rest}, None if n >= 1 and not rest:
             return n, n
-        case None, {"minimum": int(n), "maximum": int(most), **rest} if (
-            0 <= n < most and not rest
-        ):
+        case None, {"minimum": int(n), "maximum": int(most), **rest} if 0 <= n < most and not rest:
             return n, most
     raise UsageError(
         f"{name}: scale is {scale}, adapt is {adapt}; either `scale: {{jobs: 4}}` or "

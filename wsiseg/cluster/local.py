@@ -19,13 +19,11 @@ if TYPE_CHECKING:
 
 GPU = "GPU"
 """Name of the resource that a worker with a GPU offers."""
-ONE_THREAD: Mapping[str, str] = {
-    name: "1"
-    for name in (
-        *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
-        *("VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS"),
-    )
-}
+_THREAD_NUMBERS = (
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
+    *("VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS"),
+)
+ONE_THREAD: Mapping[str, str] = dict.fromkeys(_THREAD_NUMBERS, "1")
 """Environment of a worker: tiles run side by side, so no library starts threads of its own."""
 KEEP_IN_MEMORY: Mapping[str, Any] = {
     "distributed.worker.memory.target": False,

@@ -36,7 +36,6 @@ def import_jobqueue() -> Any:
         import dask_jobqueue
     except ImportError as error:
         raise MissingDependency(
-            "a cluster described in a YAML file needs dask-jobqueue: "
-            "pip install 'wsiseg[jobqueue]'"
+            "a cluster described in a YAML file needs dask-jobqueue: pip install 'wsiseg[jobqueue]'"
         ) from error
     return dask_jobqueue
