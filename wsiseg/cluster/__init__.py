@@ -1,13 +1,13 @@
 """Slides and their tiles on Dask workers: of this machine, of a running cluster, of a queue."""
 
 from wsiseg.cluster.checks import check_cluster, check_workers
+from wsiseg.cluster.choice import choose_workers
 from wsiseg.cluster.connect import (
     cluster_client,
     device_kind,
     threads_expected,
     without_workers_s,
 )
-from wsiseg.cluster.local import visible_gpus
 from wsiseg.cluster.needs import ClusterNeeds, needs_of
 from wsiseg.cluster.options import ClusterOptions, check_cluster_name, check_worker_count
 from wsiseg.cluster.tiles import SlidesOnDask
@@ -20,10 +20,10 @@ __all__ = [
     "check_cluster_name",
     "check_worker_count",
     "check_workers",
+    "choose_workers",
     "cluster_client",
     "device_kind",
     "needs_of",
     "threads_expected",
-    "visible_gpus",
     "without_workers_s",
 ]

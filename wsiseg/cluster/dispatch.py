@@ -52,6 +52,8 @@ class Work:
     """What `tasks.run_call` runs."""
     kind: str
     """What tasks of about the same duration are called."""
+    slide: str
+    """Its name, for messages."""
     parts: Callable[[], Sequence[Work]] | None = None
     """What it can be cut into, if it must be found out which part ends a process."""
 
@@ -85,12 +87,18 @@ class Dispatcher:
     """Runs feeds of tasks on a cluster; see the module."""
 
     def __init__(
-        self, client: Client, packed_needs: bytes, gpu: bool, without_workers_s: float | None
+        self,
+        client: Client,
+        packed_needs: bytes,
+        gpu: bool,
+        expected_threads: int,
+        without_workers_s: float | None,
     ) -> None:
         self._client = client
         self._packed_needs = packed_needs
         self._gpu = gpu
         self._resources = {"GPU": 0.01} if gpu else None
+        self._expected_threads = expected_threads
         self._without_workers_s = without_workers_s
         self._name = uuid.uuid4().hex
         self._numbers = itertools.count()
@@ -140,6 +148,11 @@ class Dispatcher:
         finally:
             self._messages.put(lambda: self._drop(feed))
 
+    @property
+    def most_tasks(self) -> int:
+        """How many tasks may be alive; a queue that follows the work must see that there is some."""
+        return TASKS_PER_THREAD * max(self.n_threads, self._expected_threads)
+
     def stop(self) -> None:
         """Drop what is in work; those who wait for it get Interrupted."""
         self._messages.put(lambda: self._fail(f"stopped; {_AGAIN}"))
@@ -160,9 +173,8 @@ class Dispatcher:
         """Fetch a result; None if it went away with its worker, and the task runs again."""
         try:
             return (future.result(),)
-        except import_distributed().KilledWorker as error:
-            said = str(error)
-            self._messages.put(lambda: self._suspect(work, feed, said))
+        except import_distributed().KilledWorker:
+            self._messages.put(lambda: self._suspect(work, feed))
         except CancelledError:
             self._messages.put(lambda: self._fail(_LOST))
         return None
@@ -197,7 +209,7 @@ class Dispatcher:
                 self._alone, feed = self._suspects.popleft()
                 self._submit(self._alone, feed)
             return
-        while len(self._alive) < TASKS_PER_THREAD * self.n_threads:
+        while len(self._alive) < self.most_tasks:
             next_feed = self._next_feed()
             if next_feed is None:
                 return
@@ -205,9 +217,8 @@ class Dispatcher:
 
     def _next_feed(self) -> Feed | None:
         """Return the feed whose turn it is, with its next task in `again`; None without one."""
-        most = TASKS_PER_THREAD * self.n_threads
         for feed in sorted(self._feeds, key=lambda feed: (feed.n_alive, feed.turn)):
-            if feed.n_open - feed.n_alive > most:
+            if feed.n_open - feed.n_alive > self.most_tasks:
                 # Nobody takes its results; they would pile up.
                 continue
             if not feed.again and not feed.is_exhausted:
@@ -250,7 +261,7 @@ class Dispatcher:
         if future.status == "error":
             error = future.exception()  # type: ignore[no-untyped-call]
             if isinstance(error, import_distributed().KilledWorker):
-                self._suspect(work, feed, str(error))
+                self._suspect(work, feed)
                 return
             if isinstance(error, WorkerUnfit):
                 self._send_away(error)
@@ -264,15 +275,15 @@ class Dispatcher:
         if self._alone is work:
             self._alone = None
 
-    def _suspect(self, work: Work, feed: Feed, said: str) -> None:
+    def _suspect(self, work: Work, feed: Feed) -> None:
         """Put a task aside that was in a process that died; alone, it is guilty."""
         was_alone = self._alone is work
         if was_alone:
             self._alone = None
         if feed not in self._feeds:
             return
-        log.warning("%s", said.partition(". Inspecting")[0])
         if not was_alone:
+            log.warning("%s: worker processes died; one of their tasks is tried alone", work.slide)
             self._suspects.append((work, feed))
             return
         parts = work.parts() if work.parts is not None else ()
@@ -289,7 +300,7 @@ class Dispatcher:
 
     def _open(self, feed: Feed) -> None:
         if self._failure is not None:
-            feed.finished.put((Work(b"", ""), Interrupted(self._failure)))
+            feed.finished.put((Work(b"", "", ""), Interrupted(self._failure)))
             return
         feed.turn = next(self._numbers)
         self._feeds.append(feed)
@@ -319,7 +330,7 @@ class Dispatcher:
         self._failure = said
         for feed in list(self._feeds):
             self._drop(feed)
-            feed.finished.put((Work(b"", ""), Interrupted(said)))
+            feed.finished.put((Work(b"", "", ""), Interrupted(said)))
 
     def _notice_losses(self) -> None:
         """Give up without a scheduler, and at last without workers."""

@@ -95,7 +95,7 @@ def _jobs(name: str, scale: Any, adapt: Any) -> tuple[int, int]:
             return n, most
     raise UsageError(
         f"{name}: scale is {scale}, adapt is {adapt}; either `scale: {{jobs: 4}}` or "
-        "`adapt: {minimum: 0, maximum: 4}` is needed, in jobs"
+        "`adapt: {minimum: 1, maximum: 4}` is needed, in jobs"
     )
 
 
@@ -113,9 +113,9 @@ def _completed(name: str, said: Mapping[str, Any]) -> dict[str, Any]:
         )
     exports = [f"export {key}={value}" for key, value in worker_environment().items()]
     options["job_script_prologue"] = [*exports, *options.get("job_script_prologue", [])]
+    # Any free port: the usual one may be taken by another call on a login node.
     options["scheduler_options"] = {
-        "dashboard": False,
-        "dashboard_address": None,
+        "dashboard_address": "127.0.0.1:0",
         **options.get("scheduler_options", {}),
     }
     return options
@@ -161,6 +161,11 @@ def queue_client(queue: Queue) -> Iterator[Client]:
         if queue.least_jobs == queue.most_jobs:
             cluster.scale(jobs=queue.most_jobs)
         else:
-            cluster.adapt(minimum_jobs=queue.least_jobs, maximum_jobs=queue.most_jobs)
+            # Few tasks are alive at a time: each that waits is a reason for another worker.
+            cluster.adapt(
+                minimum_jobs=queue.least_jobs,
+                maximum_jobs=queue.most_jobs,
+                target_duration="1s",
+            )
         with import_distributed().Client(cluster, set_as_default=False) as client:
             yield client

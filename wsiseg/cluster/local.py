@@ -68,7 +68,8 @@ def local_client(where: ClusterOptions) -> Iterator[Client]:
     scheduler = {
         "host": "127.0.0.1",
         "port": 0,
-        "dashboard": False,
+        # Any free port: the usual one may be taken by another cluster.
+        "dashboard_address": "127.0.0.1:0",
         # A task that was in two processes that died is looked at alone.
         "allowed_failures": _ALLOWED_FAILURES,
     }
@@ -77,7 +78,8 @@ def local_client(where: ClusterOptions) -> Iterator[Client]:
         distributed.SpecCluster(
             workers=workers,
             scheduler={"cls": distributed.Scheduler, "options": scheduler},
-            silence_logs=logging.ERROR,
+            # What goes wrong is said by those who wait for results.
+            silence_logs=logging.CRITICAL,
             name="wsiseg",
         ) as cluster,
         distributed.Client(cluster) as client,
@@ -105,7 +107,10 @@ def worker_options(where: ClusterOptions) -> list[dict[str, Any]]:
         If there is too little memory for that many.
     """
     n_workers = len(where.gpus) or where.workers or 1
-    common = {"memory_limit": memory_limit_bytes(n_workers, where.memory_gb), "dashboard": False}
+    common = {
+        "memory_limit": memory_limit_bytes(n_workers, where.memory_gb),
+        "silence_logs": logging.ERROR,
+    }
     if not where.gpus:
         return [common | {"nthreads": 1} for _ in range(n_workers)]
     n_threads = max(2, min(_GPU_THREADS, cores() // n_workers))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import socket
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -12,6 +13,8 @@ from pathlib import Path
 from wsiseg.errors import WsisegError
 from wsiseg.models import MapsModel, ModelFile, check_weights, list_models, load_model
 
+PROCESS = uuid.uuid4().hex
+"""Differs between processes."""
 COMPARED = ("wsiseg", "numpy", "numba", "torch", "safetensors")
 """Packages that may change results, or what passes between client and worker."""
 
@@ -62,6 +65,8 @@ class ClusterNeeds:
     gpu: bool = False
     """Tasks run on workers that offer the resource GPU alone."""
     versions: Mapping[str, str] = field(default_factory=versions_here)
+    """The client's."""
+    process: str = PROCESS
     """The client's."""
 
 

@@ -12,13 +12,14 @@ from typing import Any, cast
 import cv2
 import numba
 
-from wsiseg.cluster.needs import ClusterNeeds, NamedModel, host, named_model, unmet
+from wsiseg.cluster.needs import PROCESS, ClusterNeeds, NamedModel, host, named_model, unmet
 from wsiseg.cluster.packages import import_distributed
 from wsiseg.machine import limit_cores
 from wsiseg.models import MapsModel
 from wsiseg.models.loaded import LoadedOnce
 from wsiseg.predict import TileJob, TileProcessor, TileReport
 from wsiseg.records import Tile
+from wsiseg.rundir import RunDir, read_tile_report
 
 _JOBS = 16
 """Slides kept open in a process: tiles of several are run in turn."""
@@ -74,35 +75,42 @@ def run_call(packed_needs: bytes, packed: bytes) -> Any:
 
 
 def run_batch(packed: bytes, tiles: Sequence[Tile]) -> list[TileReport]:
-    """Run a batch of tiles in this process."""
-    return _processor(packed).run(tiles)
+    """Run a batch of tiles in this process.
+
+    A process that dies takes the reports along that it still has, and Dask runs those tiles
+    again: where all their files are there, the reports are in them.
+    """
+    folder, run_key, processor = _loaded(packed)
+    found = [read_tile_report(folder.tile_file(tile), run_key) for tile in tiles]
+    there = [report for report in found if report is not None]
+    return there if len(there) == len(tiles) else processor.run(tiles)
 
 
 @functools.lru_cache(maxsize=_JOBS)
-def _processor(packed: bytes) -> TileProcessor:
+def _loaded(packed: bytes) -> tuple[RunDir, str, TileProcessor]:
     """Open a job's slide once in a process, and its model once for all jobs."""
     sent = cast("_SentJob", pickle.loads(packed))  # noqa: S301
     model = sent.job.model if sent.named is None else sent.named.load()
-    return TileProcessor(replace(sent.job, model=LoadedOnce(model)))
+    job = replace(sent.job, model=LoadedOnce(model))
+    return RunDir(job.folder), job.run_key, TileProcessor(job)
 
 
 def _be_prepared(packed_needs: bytes) -> None:
     """Settle the number of threads, and look once whether this process has what is needed."""
     with _preparing:
-        _settle_threads()
-        reasons = _lacks(packed_needs)
-    if reasons:
+        is_client, reasons = _looked_at(packed_needs)
         worker = import_distributed().get_worker()
+        if not is_client:
+            # Tasks run side by side: libraries need no threads of their own.
+            cv2.setNumThreads(1)
+            numba.set_num_threads(1)
+            limit_cores(worker.state.nthreads)
+    if reasons:
         raise WorkerUnfit(str(worker.address), host(), reasons)
 
 
-def _settle_threads() -> None:
-    """Let libraries start no threads of their own: tasks run side by side."""
-    cv2.setNumThreads(1)
-    numba.set_num_threads(1)
-    limit_cores(import_distributed().get_worker().state.nthreads)
-
-
 @functools.lru_cache(maxsize=4)
-def _lacks(packed_needs: bytes) -> tuple[str, ...]:
-    return tuple(unmet(cast("ClusterNeeds", pickle.loads(packed_needs))))  # noqa: S301
+def _looked_at(packed_needs: bytes) -> tuple[bool, tuple[str, ...]]:
+    """Return whether this is the client's own process, and what it lacks."""
+    needs = cast("ClusterNeeds", pickle.loads(packed_needs))  # noqa: S301
+    return needs.process == PROCESS, tuple(unmet(needs))

@@ -56,7 +56,9 @@ class SlidesOnDask:
         """
         needs = needs or ClusterNeeds()
         self._expected_threads = expected_threads
-        self._dispatcher = Dispatcher(client, pickle.dumps(needs), needs.gpu, without_workers_s)
+        self._dispatcher = Dispatcher(
+            client, pickle.dumps(needs), needs.gpu, expected_threads, without_workers_s
+        )
 
     @property
     def slides_at_once(self) -> int:
@@ -92,6 +94,7 @@ class SlidesOnDask:
             work = Work(
                 packed_call(run_batch, packed, batch),
                 "tiles",
+                job.slide.info.name,
                 lambda: [work_of([tile]) for tile in batch],
             )
             tiles_of[work] = batch
@@ -123,7 +126,7 @@ class SlidesOnDask:
         Interrupted
             If the scheduler or all workers are lost; the same command continues.
         """
-        work = Work(packed_call(function, argument), "slides")
+        work = Work(packed_call(function, argument), "slides", name)
         for _, result in self._dispatcher.results(iter([work])):
             if isinstance(result, Crashed):
                 raise TileCrashed(f"{name}: {result.reason}; run it tile by tile to find out where")
@@ -152,5 +155,5 @@ def _crashed(job: TileJob, tile: Tile, reason: str) -> TileReport:
         return skip_tile(job, tile, reason)
     raise TileCrashed(
         f"{job.slide.info.name}: tile in row {tile.row}, column {tile.col}: {reason}; leave such "
-        "tiles out with --skip-bad-tiles, or give the slide to the makers of its reader"
+        "tiles out with --skip-bad-tiles"
     )
