@@ -135,7 +135,7 @@ def answer(needs: ClusterNeeds, probe: Path | None) -> tuple[str, list[str], str
     try:
         seen = (probe / "client").is_file()
         if seen:
-            (probe / name).touch()
+            _touch(probe / name)
     except OSError as error:
         return host(), [f"it cannot write into the output folder ({error.strerror})"], None
     if not seen:
@@ -144,6 +144,10 @@ def answer(needs: ClusterNeeds, probe: Path | None) -> tuple[str, list[str], str
             "disk that all machines share"
         ]
     return host(), lacking, name
+
+
+def _touch(path: Path) -> None:
+    path.touch()
 
 
 def _problems(answers: Mapping[str, Any]) -> Iterator[str]:

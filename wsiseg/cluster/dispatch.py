@@ -13,20 +13,23 @@ from __future__ import annotations
 
 import itertools
 import logging
+import pickle
 import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from wsiseg.cluster.checks import threads_of
+from wsiseg.cluster.local import GPU
+from wsiseg.cluster.needs import ClusterNeeds, unmet, unseen_slides
 from wsiseg.cluster.packages import import_distributed
 from wsiseg.cluster.tasks import WorkerUnfit, run_call
-from wsiseg.errors import Interrupted
+from wsiseg.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -89,15 +92,15 @@ class Dispatcher:
     def __init__(
         self,
         client: Client,
-        packed_needs: bytes,
-        gpu: bool,
+        needs: ClusterNeeds,
         expected_threads: int,
         without_workers_s: float | None,
     ) -> None:
         self._client = client
-        self._packed_needs = packed_needs
-        self._gpu = gpu
-        self._resources = {"GPU": 0.01} if gpu else None
+        self._needs = needs
+        self._packed_needs = pickle.dumps(needs)
+        # So little that threads bound how many run at a time, and the resource only where.
+        self._resources = {GPU: 0.01} if needs.gpu else None
         self._expected_threads = expected_threads
         self._without_workers_s = without_workers_s
         self._name = uuid.uuid4().hex
@@ -110,7 +113,7 @@ class Dispatcher:
         self._alone: Work | None = None
         self._failure: str | None = None
         self._ended = threading.Event()
-        self.n_threads = threads_of(client, gpu)
+        self.n_threads = threads_of(client, needs.gpu)
         """Of all workers, when last looked."""
         self.most_alive = 0
         """Most tasks that were alive at the same time."""
@@ -150,7 +153,7 @@ class Dispatcher:
 
     @property
     def most_tasks(self) -> int:
-        """How many tasks may be alive; a queue that follows the work must see that there is some."""
+        """How many tasks may be alive; a queue that follows the work must see some waiting."""
         return TASKS_PER_THREAD * max(self.n_threads, self._expected_threads)
 
     def stop(self) -> None:
@@ -264,8 +267,7 @@ class Dispatcher:
                 self._suspect(work, feed)
                 return
             if isinstance(error, WorkerUnfit):
-                self._send_away(error)
-                feed.again.append(work)
+                self._unfit_found(work, feed, error)
             else:
                 feed.finished.put((work, error))
         elif future.status == "finished":
@@ -293,10 +295,20 @@ class Dispatcher:
             return
         feed.finished.put((work, Crashed("the process that ran it died, also when it ran alone")))
 
-    def _send_away(self, error: WorkerUnfit) -> None:
-        log.error("%s; it is sent away, and its tasks run elsewhere", error)
-        self._reminded_s = time.monotonic()
-        self._unfit.put(error.address)
+    def _unfit_found(self, work: Work, feed: Feed, error: WorkerUnfit) -> None:
+        """Send a worker away and run its task elsewhere, unless the same is missing here too."""
+        there = tuple(pair for pair in self._needs.slides if not unseen_slides((pair,)))
+        if there != self._needs.slides:
+            self._needs = replace(self._needs, slides=there)
+            self._packed_needs = pickle.dumps(self._needs)
+        elif unmet(self._needs):
+            feed.finished.put((work, UsageError(str(error))))
+            return
+        else:
+            log.error("%s; it is sent away, and its tasks run elsewhere", error)
+            self._reminded_s = time.monotonic()
+            self._unfit.put(error.address)
+        feed.again.append(work)
 
     def _open(self, feed: Feed) -> None:
         if self._failure is not None:
@@ -361,7 +373,7 @@ class Dispatcher:
         while not self._ended.wait(_LOOK_S):
             try:
                 self._retire_unfit()
-                n_threads = threads_of(self._client, self._gpu)
+                n_threads = threads_of(self._client, self._needs.gpu)
             # Whatever it is, a scheduler that does not answer is found lost in the end.
             except Exception as error:  # noqa: BLE001
                 log.debug("the scheduler does not answer: %s", error)

@@ -91,7 +91,7 @@ def _jobs(name: str, scale: Any, adapt: Any) -> tuple[int, int]:
     match scale, adapt:
         case {"jobs": int(n), **rest}, None if n >= 1 and not rest:
             return n, n
-        case None, {"minimum": int(n), "maximum": int(most), **rest} if 0 <= n < most and not rest:
+        case None, {"minimum": int(n), "maximum": int(most), **rest} if 1 <= n < most and not rest:
             return n, most
     raise UsageError(
         f"{name}: scale is {scale}, adapt is {adapt}; either `scale: {{jobs: 4}}` or "
@@ -111,6 +111,7 @@ def _completed(name: str, said: Mapping[str, Any]) -> dict[str, Any]:
             f"{name}: {cores} cores and {processes} processes; whole numbers are needed, and no "
             "more processes than cores"
         )
+    _check_memory(name, options["memory"])
     exports = [f"export {key}={value}" for key, value in worker_environment().items()]
     options["job_script_prologue"] = [*exports, *options.get("job_script_prologue", [])]
     # Any free port: the usual one may be taken by another call on a login node.
@@ -119,6 +120,16 @@ def _completed(name: str, said: Mapping[str, Any]) -> dict[str, Any]:
         **options.get("scheduler_options", {}),
     }
     return options
+
+
+def _check_memory(name: str, memory: Any) -> None:
+    """Raise UsageError unless it is an amount; a cluster that fails later is not closed."""
+    from dask.utils import parse_bytes  # ours is an extra
+
+    try:
+        parse_bytes(str(memory))
+    except ValueError as error:
+        raise UsageError(f"{name}: memory is {memory!r}; such as 16GB is needed") from error
 
 
 def worker_environment() -> dict[str, str]:

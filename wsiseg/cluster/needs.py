@@ -137,18 +137,21 @@ def _unseen(needs: ClusterNeeds) -> Iterator[str]:
             f"it does not see the output folder {needs.out.name}: use a folder on a disk that "
             "all machines share, by the same path"
         )
-    for path, size_bytes in needs.slides:
-        found = _size_bytes(path)
-        if found is None:
-            yield (
-                f"it cannot read {path.name}: put slides on a disk that all machines share, by "
-                "the same path"
-            )
-        elif found != size_bytes:
-            yield (
-                f"its {path.name} has {found} bytes, the one here {size_bytes}: it sees another "
-                "file under the same path"
-            )
+    yield from unseen_slides(needs.slides)
+
+
+def unseen_slides(slides: tuple[tuple[Path, int], ...]) -> list[str]:
+    """Return what is wrong with each slide that this process cannot read as it was."""
+    found = [(path, size_bytes, _size_bytes(path)) for path, size_bytes in slides]
+    return [
+        f"it cannot read {path.name}: put slides on a disk that all machines share, by the same "
+        "path"
+        if here is None
+        else f"its {path.name} has {here} bytes, the one here {size_bytes}: it sees another file "
+        "under the same path"
+        for path, size_bytes, here in found
+        if here != size_bytes
+    ]
 
 
 def _size_bytes(path: Path) -> int | None:

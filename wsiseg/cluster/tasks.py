@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import cv2
-import numba
 
 from wsiseg.cluster.needs import PROCESS, ClusterNeeds, NamedModel, host, named_model, unmet
 from wsiseg.cluster.packages import import_distributed
@@ -103,7 +102,6 @@ def _be_prepared(packed_needs: bytes) -> None:
         if not is_client:
             # Tasks run side by side: libraries need no threads of their own.
             cv2.setNumThreads(1)
-            numba.set_num_threads(1)
             limit_cores(worker.state.nthreads)
     if reasons:
         raise WorkerUnfit(str(worker.address), host(), reasons)

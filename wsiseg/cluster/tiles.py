@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -54,10 +53,9 @@ class SlidesOnDask:
         without_workers_s : float or None
             After so long without a worker, waiting slides fail; None: never.
         """
-        needs = needs or ClusterNeeds()
         self._expected_threads = expected_threads
         self._dispatcher = Dispatcher(
-            client, pickle.dumps(needs), needs.gpu, expected_threads, without_workers_s
+            client, needs or ClusterNeeds(), expected_threads, without_workers_s
         )
 
     @property
