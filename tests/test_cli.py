@@ -97,6 +97,7 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the time of child processes is not known")
+@pytest.mark.alone
 def test_help_answers_at_once(tmp_path: Path) -> None:
     seconds = []
     for _ in range(5):
@@ -145,7 +146,7 @@ def test_a_slide_is_segmented_and_told_of(run: Callable[..., Any], folder: Path)
 def test_the_licence_is_said_once_a_run(run: Callable[..., Any], folder: Path) -> None:
     (folder / "b.png").write_bytes((folder / "a.png").read_bytes())
     for quiet in ([], ["--quiet"]):
-        done = run("segment", ".", "-o", "out", "--mpp", 0.25, *quiet)
+        done = run("segment", ".", "-o", f"out{len(quiet)}", "--mpp", 0.25, *quiet)
         assert done.exit_code == 0
         assert done.stdout.count("results:") == 2
         assert done.stderr.count(STAND_IN.card.licence_note) == 1

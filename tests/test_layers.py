@@ -35,7 +35,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         *("pictures", "testing/"),
     ),
     (
-        *("plan", "assemble", "side_files", "manifest", "runners", "pipeline", "exporting"),
+        *("plan", "assemble", "side_files", "manifest", "runners", "pipeline"),
+        *("exporting", "finished"),
         *("training/", "evaluation/"),
     ),
     ("cluster/", "estimate"),
@@ -56,6 +57,7 @@ PART_OF = {
     "_drawing": "pictures",
     "_flood": "decode",
     "_label_runs": "decode",
+    "_plan_identity": "plan",
     "_quality_appearance": "quality",
     "_quality_colour": "quality",
     "_quality_flags": "quality",

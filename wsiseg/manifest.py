@@ -39,6 +39,7 @@ def started_run(plan: RunPlan, started: str) -> dict[str, Any]:
         "bounds": list(asdict(info.bounds).values()),
         "mpp": plan.scale.mpp,
         "mpp_source": plan.scale.source,
+        "stamp": None if plan.stamp is None else plan.stamp.to_json(),
     }
     nothing = "no tissue in the regions" if plan.regions else "no tissue was found"
     no_area = None if plan.analysed_mm2 > 0 else nothing

@@ -121,18 +121,18 @@ def segment_planned(
     if overwrite:
         delete(folder)
     elif done:
-        return _judged(_finished(folder, formats), strict)
+        return judged(finished(folder, formats), strict)
     try:
         result = _attempt(plan, folder, run_tiles, formats, tell, strict)
     except Exception:
         if not is_finished_meanwhile(folder, plan):
             raise
         # Another call with the same identity was faster and has cleared the tile files.
-        result = _finished(folder, formats)
-    return _judged(result, strict)
+        result = finished(folder, formats)
+    return judged(result, strict)
 
 
-def _finished(folder: RunDir, formats: Sequence[str]) -> Result:
+def finished(folder: RunDir, formats: Sequence[str]) -> Result:
     """Return a run that an earlier call has finished, or another one meanwhile."""
     # Left by a call that was stopped between its last two steps.
     clear(folder)
@@ -153,7 +153,7 @@ def _attempt(
     with logged_to(folder.path / "log.txt", log):
         try:
             if is_finished_meanwhile(folder, plan):
-                return _finished(folder, formats)
+                return finished(folder, formats)
             return _run(plan, attempt, run_tiles, formats, tell, record, strict)
         except BaseException as error:
             if not is_finished_meanwhile(folder, plan):
@@ -186,13 +186,13 @@ def refuse_as_a_run_would(plan: RunPlan, folder: RunDir, overwrite: bool, strict
     if strict and not done:
         refuse_warnings(plan.slide.info.name, [*plan.warnings, *plan.first_look], "nothing was run")
     if strict and done:
-        _judged(open_result(folder.path), strict)
+        judged(open_result(folder.path), strict)
     if overwrite:
         refuse_deleting_input(folder, plan)
     return done
 
 
-def _judged(result: Result, strict: bool) -> Result:
+def judged(result: Result, strict: bool) -> Result:
     """Return a finished run, unless it has warnings and that is a failure."""
     if strict:
         refuse_warnings(result.name, result.warnings, f"finished, results in {result.path.name}")

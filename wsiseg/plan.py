@@ -14,12 +14,13 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from wsiseg._plan_identity import run_identity, tile_identity, tissue_source
 from wsiseg.decode import DecodeOptions
 from wsiseg.errors import UsageError
 from wsiseg.first_look import sample_quality
 from wsiseg.geometry import Box, Frame
 from wsiseg.machine import cores
-from wsiseg.models import MapsModel, Numerics
+from wsiseg.models import MapsModel, ModelCard, Numerics
 from wsiseg.quality import slide_warnings
 from wsiseg.records import Tile
 from wsiseg.regions import (
@@ -29,14 +30,14 @@ from wsiseg.regions import (
     area_px2,
     covered,
     read_regions,
-    region_fingerprint,
     touched,
     union_of,
 )
-from wsiseg.rundir import RESULT_VERSION, canonical_hash
+from wsiseg.rundir import canonical_hash
 from wsiseg.scale import ScaleOptions, SlideScale, resolve_scale, upsampling_warning
 from wsiseg.slides import Slide, SlideInfo, frame_at, read_frame
 from wsiseg.slides.damaged import WhiteWhereDamaged
+from wsiseg.slides.stamp import FileStamp
 from wsiseg.stitch import StitchOptions
 from wsiseg.tiles import AreaMask, TileGrid, plan_tiles
 from wsiseg.tissue import TissueOptions, find_tissue
@@ -93,6 +94,11 @@ class PlanOptions:
             known = ", ".join(get_args(RoiOrigin))
             raise UsageError(f"roi_origin is {self.roi_origin!r}; one of {known} is needed")
 
+    @property
+    def tissue_source(self) -> TissueOptions | Path | None:
+        """What the tissue comes from, when texts are understood."""
+        return tissue_choice(self.tissue) if isinstance(self.tissue, str) else self.tissue
+
 
 def tissue_choice(text: str) -> TissueOptions | Path | None:
     """Return what `auto`, `none` or the name of a GeoJSON file means for `PlanOptions`."""
@@ -131,6 +137,8 @@ class RunPlan:
     """What a few blocks of tissue tell; what all tiles tell replaces it."""
     seconds: float
     """What planning took."""
+    stamp: FileStamp | None = None
+    """Of the slide's file, if it is one."""
 
     @property
     def frame(self) -> Frame:
@@ -155,28 +163,19 @@ class RunPlan:
     @property
     def tile_identity(self) -> dict[str, Any]:
         """All that decides what is in a tile."""
-        info = self.slide.info
-        return {
-            "slide": info.fingerprint,
-            "reader": info.reader,
-            "model": self.model.card.name,
-            "model_sha256": self.model.card.sha256,
-            "mpp": self.scale.mpp,
-            "scale": self.frame.scale,
-            "grid_offset_px": self.options.grid_offset_px,
-            "spare_px": self.options.stitch.spare_px,
-            "numerics": self.numerics.to_json(),
-            "result_version": RESULT_VERSION,
-        }
+        return tile_identity(
+            self.slide.info,
+            self.model.card,
+            self.numerics,
+            self.options,
+            self.scale.mpp,
+            self.frame.scale,
+        )
 
     @property
     def identity(self) -> dict[str, Any]:
         """All that decides what is in the results."""
-        return self.tile_identity | {
-            "tissue": self.tissue_source,
-            "roi": region_fingerprint(self.regions) if self.regions else "none",
-            "stitch": {"min_area_px": self.options.stitch.min_area_px},
-        }
+        return run_identity(self.tile_identity, self.tissue_source, self.regions, self.options)
 
     @property
     def run_key(self) -> str:
@@ -184,7 +183,13 @@ class RunPlan:
         return canonical_hash(self.tile_identity)
 
 
-def plan_run(slide: Slide, model: MapsModel, numerics: Numerics, options: PlanOptions) -> RunPlan:
+def plan_run(
+    slide: Slide,
+    model: MapsModel,
+    numerics: Numerics,
+    options: PlanOptions,
+    stamp: FileStamp | None = None,
+) -> RunPlan:
     """Settle scale, area and tiles of a run.
 
     Tissue is found on the whole slide, with or without a region of interest, so that a
@@ -202,7 +207,7 @@ def plan_run(slide: Slide, model: MapsModel, numerics: Numerics, options: PlanOp
     scale = resolve_scale(info.name, info.mpp_x, info.mpp_y, info.objective_power, options.scale)
     warning = upsampling_warning(info.name, scale.mpp, card.mpp, options.scale)
     warnings = [] if warning is None else [{"code": "up-sampled", "message": warning}]
-    source = tissue_choice(options.tissue) if isinstance(options.tissue, str) else options.tissue
+    source = options.tissue_source
     tissue = _read_tissue(info, source)
     roi = _read_roi(info, options)
     for file in (tissue, roi):
@@ -230,7 +235,7 @@ def plan_run(slide: Slide, model: MapsModel, numerics: Numerics, options: PlanOp
         grid=grid,
         area=area,
         counted=counted,
-        tissue_source=_tissue_source(source, tissue.regions),
+        tissue_source=tissue_source(source, tissue.regions),
         regions=roi.regions,
         analysed_mm2=analysed_mm2,
         region_mm2=tuple(
@@ -240,6 +245,29 @@ def plan_run(slide: Slide, model: MapsModel, numerics: Numerics, options: PlanOp
         warnings=tuple(warnings),
         first_look=tuple(slide_warnings(looked_at, card.appearance)),
         seconds=time.perf_counter() - start,
+        stamp=stamp,
+    )
+
+
+def identity_unseen(
+    info: SlideInfo, card: ModelCard, numerics: Numerics, options: PlanOptions
+) -> dict[str, Any]:
+    """Return the identity that the plan of a run would have, without a look at any pixel.
+
+    Raises
+    ------
+    MissingScale, ScaleRefused, UsageError
+        As `plan_run`.
+    """
+    scale = resolve_scale(info.name, info.mpp_x, info.mpp_y, info.objective_power, options.scale)
+    upsampling_warning(info.name, scale.mpp, card.mpp, options.scale)
+    source = options.tissue_source
+    frame = frame_at(info, scale.mpp, card.mpp)
+    return run_identity(
+        tile_identity(info, card, numerics, options, scale.mpp, frame.scale),
+        tissue_source(source, _read_tissue(info, source).regions),
+        _read_roi(info, options).regions,
+        options,
     )
 
 
@@ -260,16 +288,6 @@ def _read_roi(info: SlideInfo, options: PlanOptions) -> RegionFile:
         return RegionFile(tuple(options.roi), "slide", ())
     size_px = (info.width_px, info.height_px)
     return read_regions(Path(options.roi), info.name, size_px, info.bounds, options.roi_origin)
-
-
-def _tissue_source(
-    tissue: TissueOptions | Path | None, regions: Sequence[Region]
-) -> dict[str, Any] | str:
-    if tissue is None:
-        return "none"
-    if isinstance(tissue, TissueOptions):
-        return tissue.to_json()
-    return {"file": region_fingerprint(regions)}
 
 
 def _tissue_in_mm2(
