@@ -28,10 +28,12 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         *("scale", "choosing", "tissue", "ink", "stain", "quality", "tiles", "decode", "stitch"),
         *("outlines", "measure", "identity"),
         *("rundir", "regions", "cell_table", "listing", "machine", "stopwatch"),
+        *("parts", "claims", "unfinished"),
         *("slides/", "models/", "exporters/"),
     ),
     (
         *("models/hovernet", "models/device", "predict", "first_look", "results", "stats"),
+        "status",
         *("pictures", "testing/"),
     ),
     (
@@ -39,8 +41,11 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         *("exporting", "finished"),
         *("training/", "evaluation/"),
     ),
-    ("cluster/", "estimate"),
-    ("api", "dry_run", "seam_check", "doctor", "demo", "__init__", "__main__", "terminal", "cli"),
+    ("batches", "cluster/", "estimate"),
+    (
+        *("api", "many", "dry_run", "seam_check", "doctor", "demo"),
+        *("__init__", "__main__", "terminal", "cli"),
+    ),
 )
 """The table of docs/architecture.md; `name/` is a package with all in it that is not named."""
 
@@ -52,11 +57,15 @@ PURE = (
 
 PART_OF = {
     "_arrivals": "pipeline",
+    "_cli_exit": "cli",
+    "_cli_options": "cli",
     "_crops": "pictures",
     "_disk_need": "estimate",
     "_drawing": "pictures",
     "_flood": "decode",
+    "_folder_search": "listing",
     "_label_runs": "decode",
+    "_place": "listing",
     "_plan_identity": "plan",
     "_quality_appearance": "quality",
     "_quality_colour": "quality",
@@ -65,6 +74,7 @@ PART_OF = {
     "_quality_fold": "quality",
     "_quality_records": "quality",
     "_quality_slide": "quality",
+    "_rates": "status",
     "_regions_index": "regions",
     "_regions_json": "regions",
     "_regions_place": "regions",
@@ -84,6 +94,7 @@ PART_OF = {
     "_seams": "stitch",
     "_sha1": "identity",
     "_slide_table": "listing",
+    "_signals": "cli",
     "_spool": "assemble",
     "_tissue_glass": "tissue",
     "_tissue_stain": "tissue",
@@ -191,7 +202,7 @@ def misplaced(modules: dict[str, Module]) -> list[str]:
         if (found.name + ".").startswith(heavy + ".")
         and not module.name.startswith(places)
         # A type of an argument that only `cluster` uses.
-        and not (found.typing_only and (module.name, heavy) == ("api", "distributed"))
+        and not (found.typing_only and module.name in ("api", "many") and heavy == "distributed")
     ]
 
 

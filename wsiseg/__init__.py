@@ -10,20 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wsiseg.api import (
-        ComputeOptions,
-        Done,
-        Failed,
-        segment,
-        segment_many,
-    )
+    from wsiseg.api import ComputeOptions, segment
+    from wsiseg.batches import Done, Failed
     from wsiseg.demo import run_demo
     from wsiseg.doctor import run_checks
     from wsiseg.dry_run import SlideEstimate, estimate_many
     from wsiseg.errors import WsisegError
     from wsiseg.exporting import export_runs
     from wsiseg.listing import SlideEntry, list_slides
+    from wsiseg.many import segment_many
     from wsiseg.models import list_models, load_model
+    from wsiseg.parts import Part, parse_part
     from wsiseg.plan import PlanOptions
     from wsiseg.regions import Region, read_regions
     from wsiseg.results import Result, find_results, open_result
@@ -31,12 +28,15 @@ if TYPE_CHECKING:
     from wsiseg.seam_check import SeamCheckOptions, SeamReport, seamcheck
     from wsiseg.slides import Slide, SlideInfo, open_slide
     from wsiseg.stats import region_stats, slide_stats
+    from wsiseg.status import BatchStatus, batch_status
     from wsiseg.tissue import TissueOptions
 
 __all__ = [
+    "BatchStatus",
     "ComputeOptions",
     "Done",
     "Failed",
+    "Part",
     "PlanOptions",
     "Region",
     "Result",
@@ -49,6 +49,7 @@ __all__ = [
     "SlideInfo",
     "TissueOptions",
     "WsisegError",
+    "batch_status",
     "estimate_many",
     "export_runs",
     "find_results",
@@ -57,6 +58,7 @@ __all__ = [
     "load_model",
     "open_result",
     "open_slide",
+    "parse_part",
     "read_regions",
     "region_stats",
     "run_checks",
@@ -68,9 +70,11 @@ __all__ = [
 ]
 
 _HOME = {
+    "BatchStatus": "status",
     "ComputeOptions": "api",
-    "Done": "api",
-    "Failed": "api",
+    "Done": "batches",
+    "Failed": "batches",
+    "Part": "parts",
     "PlanOptions": "plan",
     "Region": "regions",
     "Result": "results",
@@ -83,6 +87,7 @@ _HOME = {
     "SlideInfo": "slides",
     "TissueOptions": "tissue",
     "WsisegError": "errors",
+    "batch_status": "status",
     "estimate_many": "dry_run",
     "export_runs": "exporting",
     "find_results": "results",
@@ -91,13 +96,14 @@ _HOME = {
     "load_model": "models",
     "open_result": "results",
     "open_slide": "slides",
+    "parse_part": "parts",
     "read_regions": "regions",
     "region_stats": "stats",
     "run_checks": "doctor",
     "run_demo": "demo",
     "seamcheck": "seam_check",
     "segment": "api",
-    "segment_many": "api",
+    "segment_many": "many",
     "slide_stats": "stats",
 }
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from wsiseg.errors import OutputNotWritable
 
 if TYPE_CHECKING:
     from wsiseg.dry_run import SlideEstimate
@@ -16,8 +20,11 @@ if TYPE_CHECKING:
     from wsiseg.results import Result
     from wsiseg.seam_check import SeamReport
     from wsiseg.slides import SlideInfo
+    from wsiseg.status import BatchStatus
 
 _SECONDS_BETWEEN_LINES = 10.0
+_MOST_REASONS = 100
+"""So many failed slides are listed."""
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -60,6 +67,65 @@ def summary_rows(result: Result) -> list[dict[str, Any]]:
         }
         for name, numbers in [*summary["classes"].items(), ("(all)", summary["total"])]
     ]
+
+
+def status_rows(status: BatchStatus) -> list[dict[str, Any]]:
+    """Return how far a batch is as rows of a table."""
+    n_left = "not known: no list of the slides" if status.n_left is None else str(status.n_left)
+    if status.n_left_earlier:
+        n_left += f" ({status.n_left_earlier} of them only in lists of earlier calls)"
+    rate, hours = status.rate, status.hours_to_go
+    said = {
+        "slides": "not known" if status.n_slides is None else status.n_slides,
+        "done": status.n_done,
+        "running": len(status.running),
+        "interrupted": len(status.interrupted),
+        "failed": len(status.failed),
+        "left": n_left,
+        "cells so far": f"{status.n_cells:,}",
+        "analysed mm²": status.analysed_mm2,
+        "slides per hour": None if rate is None else rate.slides_per_hour,
+        "mm² per hour": None if rate is None else rate.mm2_per_hour,
+        "time to go": None if hours is None else _duration(hours),
+    }
+    if hours and not status.running:
+        said["time to go"] = f"{_duration(hours)} at the last rate, but nobody is at work"
+    return [{"what": name, "value": value} for name, value in said.items()]
+
+
+def print_status(status: BatchStatus) -> None:
+    """Print how far a batch is, and which slides failed and why."""
+    print_table(status_rows(status))
+    for failure in status.failed[:_MOST_REASONS]:
+        typer.echo(f"failed: {failure.place}: {failure.reason}")
+    if len(status.failed) > _MOST_REASONS:
+        more = len(status.failed) - _MOST_REASONS
+        typer.echo(f"… and {more} more; --json FILE lists all")
+
+
+def write_report(values: Mapping[str, Any], path: Path) -> None:
+    """Write JSON to a file, or print it if that is `-`.
+
+    Raises
+    ------
+    OutputNotWritable
+        If the file cannot be written.
+    """
+    text = json.dumps(values, indent=1)
+    if str(path) == "-":
+        typer.echo(text)
+        return
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputNotWritable(
+            f"cannot write {path} ({error.strerror}); choose a file you may write"
+        ) from error
+
+
+def _duration(hours: float) -> str:
+    minutes = round(60 * hours)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
 
 
 def slide_facts(info: SlideInfo) -> list[dict[str, Any]]:
