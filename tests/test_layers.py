@@ -41,7 +41,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         *("exporting", "finished"),
         *("training/", "evaluation/"),
     ),
-    ("batches", "cluster", "estimate"),
+    ("batches", "cluster/", "estimate"),
     (
         *("api", "many", "dry_run", "seam_check", "doctor", "demo"),
         *("__init__", "__main__", "terminal", "cli"),
