@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from wsiseg.api import NEAREST_MODEL, ComputeOptions, plan_slide
+from wsiseg.api import NEAREST_MODEL, plan_slide
+from wsiseg.compute import ComputeOptions
 from wsiseg.errors import ResultNotReadable, UnknownName, UsageError
 from wsiseg.machine import RUN_GB
 from wsiseg.models import MapsModel, load_model

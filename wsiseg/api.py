@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsiseg.choosing import choose_model
-from wsiseg.cluster import ClusterOptions, SlidesOnDask, check_workers, cluster_client
+from wsiseg.cluster import SlidesOnDask, choose_workers, cluster_client, needs_of
+from wsiseg.compute import ComputeOptions, numerics_for, workplace
 from wsiseg.errors import Interrupted, UsageError
 from wsiseg.exporters import find_exporter
 from wsiseg.finished import finished_run
 from wsiseg.listing import SlideEntry, refuse_same_place
-from wsiseg.machine import RUN_GB
 from wsiseg.models import MapsModel, ModelFile, Numerics, check_weights, list_models, load_model
-from wsiseg.models.device import choose_numerics
 from wsiseg.pipeline import Progress, judged, run_directory, segment_planned
 from wsiseg.plan import PlanOptions, RunPlan, plan_run
 from wsiseg.results import Result
@@ -34,27 +33,6 @@ NEAREST_MODEL = "auto"
 
 Planned = Callable[[RunPlan], None]
 """Told what is about to run."""
-
-
-@dataclass(frozen=True, slots=True)
-class ComputeOptions:
-    """Where and how the network runs."""
-
-    device: str = "auto"
-    """`auto` (a GPU if torch can use one), `cpu` or `cuda`."""
-    precision: str | None = None
-    """`float32`, `bfloat16` or `float16`; None: what the model card says for the device."""
-    batch_size: int | None = None
-    """Tiles per call of the network; None: 1 on a CPU, 8 on a GPU."""
-    workers: int | None = None
-    """Start that many Dask worker processes; None: run in this process."""
-    memory_gb: float = RUN_GB
-    """Memory that a run in this process on a CPU may take; fewer tiles run at once if it is
-    little.  Does not change results."""
-
-    def __post_init__(self) -> None:
-        if not self.memory_gb > 0:
-            raise UsageError(f"memory_gb is {self.memory_gb}; a number above 0 is needed")
 
 
 def segment(
@@ -122,18 +100,33 @@ def segment(
     12034
     """
     formats = known_formats(formats)
-    if isinstance(slide, str | Path) and not overwrite:
-        there = run_directory(Path(out), Path(slide).name)
-        said = with_scale(options, scale)
-        done = finished_before(Path(slide), there, model, said, compute, formats)
+    options = with_scale(options, scale)
+    paths = [Path(slide)] if isinstance(slide, str | Path) else []
+    is_here = client is None and compute.cluster is None
+    if paths and not overwrite and is_here:
+        there = run_directory(Path(out), paths[0].name)
+        done = finished_before(paths[0], there, model, options, compute, formats)
         if done is not None:
+            # Before workers are started for it.
             return judged(done, strict)
-    with plan_slide(slide, model, scale, options, compute) as plan:
+    models = models_meant(model)
+    with (
+        workplace(compute, client, Path(out), paths, models, progress) as place,
+        plan_slide(slide, model, None, options, compute, place.device_kind) as plan,
+    ):
         if planned is not None:
             planned(plan)
         folder = run_directory(Path(out), plan.slide.info.name)
-        with tile_runner(compute, client, plan.numerics) as run_tiles:
-            return carry_out(plan, folder, run_tiles, formats, overwrite, progress, strict)
+        here = RunHere(tiles_at_once(plan.numerics, compute.memory_gb))
+        run_tiles = here if place.cluster is None else place.cluster.run_tiles
+        return carry_out(plan, folder, run_tiles, formats, overwrite, progress, strict)
+
+
+def models_meant(model: str | Path | MapsModel) -> list[MapsModel]:
+    """Return the model that is named, or all among which slides choose."""
+    if model != NEAREST_MODEL:
+        return [load_model(model)]
+    return [load_model(card.name) for card in list_models()]
 
 
 def carry_out(
@@ -165,14 +158,13 @@ def finished_before(
     options: PlanOptions,
     compute: ComputeOptions,
     formats: Sequence[str],
+    kind: str | None = None,
 ) -> Result | None:
     """Return the run if it is finished, and that is to be seen without opening the slide."""
 
     def choose(info: SlideInfo) -> tuple[MapsModel, Numerics]:
         chosen = model_for(info, model, options.scale)
-        return chosen, choose_numerics(
-            chosen.card, compute.device, compute.precision, compute.batch_size
-        )
+        return chosen, numerics_for(chosen.card, compute, kind)
 
     return finished_run(slide, folder, options, choose, formats)
 
@@ -184,10 +176,12 @@ def plan_slide(
     scale: ScaleOptions | float | None = None,
     options: PlanOptions = PlanOptions(),
     compute: ComputeOptions = ComputeOptions(),
+    kind: str | None = None,
 ) -> Iterator[RunPlan]:
     """Open a slide and settle everything that is settled before its first tile runs.
 
-    Parameters are those of `segment`; nothing is written.
+    Parameters are those of `segment`, and the kind of device, if that is not this machine's;
+    nothing is written.
     """
     options = with_scale(options, scale)
     # Before anything is read: what is written to the file meanwhile makes it another one.
@@ -197,9 +191,7 @@ def plan_slide(
         if isinstance(chosen, ModelFile):
             # Here nothing has been made yet; in the first tile it would have.
             check_weights(chosen)
-        numerics = choose_numerics(
-            chosen.card, compute.device, compute.precision, compute.batch_size
-        )
+        numerics = numerics_for(chosen.card, compute, kind)
         yield plan_run(opened, chosen, numerics, options, stamp)
 
 
@@ -287,17 +279,22 @@ def _opened(slide: str | Path | Slide) -> Iterator[Slide]:
 
 
 @contextmanager
-def tile_runner(
-    compute: ComputeOptions, client: Client | None, numerics: Numerics
-) -> Iterator[TileRunner]:
-    """Choose where tiles run."""
-    if client is not None:
-        check_workers(client)
-        with SlidesOnDask(client) as slides:
-            yield slides.run_tiles
-    elif compute.workers is not None:
-        where = ClusterOptions(compute.workers)
-        with cluster_client(where) as local, SlidesOnDask(local) as slides:
-            yield slides.run_tiles
-    else:
+def tile_runner(compute: ComputeOptions, numerics: Numerics) -> Iterator[TileRunner]:
+    """Choose where tiles run that go into a folder of this machine.
+
+    Raises
+    ------
+    UsageError
+        If that is a cluster, which does not see the folder.
+    """
+    if compute.cluster is not None:
+        raise UsageError(
+            f"cluster {compute.cluster}: this runs on one machine; use workers instead"
+        )
+    where = choose_workers(compute.device, compute.workers, None)
+    if where is None:
         yield RunHere(tiles_at_once(numerics, compute.memory_gb))
+        return
+    needs = needs_of(None, device_kind=numerics.device_kind)
+    with cluster_client(where) as local, SlidesOnDask(local, needs) as slides:
+        yield slides.run_tiles

@@ -25,6 +25,7 @@ from wsiseg._cli_exit import (
 )
 from wsiseg._cli_options import (
     BatchOption,
+    ClusterOption,
     DeviceOption,
     DryRun,
     ForceScale,
@@ -88,6 +89,7 @@ def segment(
     precision: PrecisionOption = None,
     batch_size: BatchOption = None,
     workers: WorkersOption = None,
+    cluster: ClusterOption = None,
     memory_gb: MemoryOption = 4.0,
     format: FormatOption = "geojson",  # noqa: A002
     skip_bad_tiles: SkipBadTiles = False,
@@ -109,7 +111,9 @@ def segment(
                 roi_origin=roi_origin.value,
                 skip_bad_tiles=skip_bad_tiles,
             ),
-            "compute": wsiseg.ComputeOptions(device, precision, batch_size, workers, memory_gb),
+            "compute": wsiseg.ComputeOptions(
+                device, precision, batch_size, workers, cluster, memory_gb
+            ),
             "formats": formats,
             "overwrite": overwrite,
             "strict": strict,
@@ -186,7 +190,9 @@ def seamcheck(
             scale=wsiseg.ScaleOptions(mpp, override_mpp, mpp_from_objective, force_scale),
             options=wsiseg.PlanOptions(tissue=tissue, roi=roi, roi_origin=roi_origin.value),
             check=wsiseg.SeamCheckOptions(squares, side, grids, offsets, near, seed),
-            compute=wsiseg.ComputeOptions(device, precision, batch_size, workers, memory_gb),
+            compute=wsiseg.ComputeOptions(
+                device, precision, batch_size, workers, memory_gb=memory_gb
+            ),
             json=json,
             picture=picture,
             progress=progress,

@@ -6,41 +6,39 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 from wsiseg.api import (
     NEAREST_MODEL,
-    ComputeOptions,
     Planned,
     carry_out,
     entries_of,
     finished_before,
     known_formats,
     model_for,
+    models_meant,
     options_of,
     plan_slide,
 )
 from wsiseg.batches import Done, Failed, place_directory, run_batch, write_places
-from wsiseg.cluster import ClusterOptions, SlidesOnDask, check_workers, cluster_client
-from wsiseg.errors import Interrupted, WsisegError
+from wsiseg.compute import ComputeOptions, SlideCluster, numerics_for, workplace
+from wsiseg.errors import Interrupted, TileCrashed, WsisegError
 from wsiseg.listing import SlideEntry
-from wsiseg.models import MapsModel, list_models, load_model
-from wsiseg.models.device import choose_numerics
+from wsiseg.models import MapsModel, load_model
 from wsiseg.parts import Part, parse_part
 from wsiseg.pipeline import Progress, judged
 from wsiseg.plan import PlanOptions, RunPlan
-from wsiseg.runners import RunHere, TileRunner, tiles_at_once
+from wsiseg.runners import RunHere, RunInTurn, TileRunner, tiles_at_once
 from wsiseg.scale import ScaleOptions, resolve_scale
 from wsiseg.slides import open_slide
 
 if TYPE_CHECKING:
     from distributed import Client
 
-T = TypeVar("T")
-R = TypeVar("R")
 _FEW = 16
 """So many tiles and fewer are not worth spreading over workers."""
 
@@ -55,31 +53,11 @@ class SlideTask:
     options: PlanOptions
     """What the entry says, else what is said for all."""
     compute: ComputeOptions
+    device_kind: str
+    """That of the machines the network runs on."""
     formats: tuple[str, ...]
     overwrite: bool
     strict: bool
-
-
-class SlideCluster(Protocol):
-    """Where the slides of a batch run, if not in this process."""
-
-    @property
-    def slides_at_once(self) -> int:
-        """How many slides keep it busy."""
-        ...
-
-    @property
-    def run_tiles(self) -> TileRunner:
-        """Runs the tiles of a slide; fair between slides, for several threads."""
-        ...
-
-    def run_whole(self, function: Callable[[T], R], argument: T, name: str) -> R:
-        """Call a function on one of the workers; raises what it raises."""
-        ...
-
-    def stop(self) -> None:
-        """Drop what is in flight."""
-        ...
 
 
 def segment_many(
@@ -133,22 +111,29 @@ def segment_many(
     share = parse_part(part, os.environ) if isinstance(part, str) else part
     mine = [entry for entry in entries if share is None or share.holds(entry.place)]
     known = load_model(model) if model != NEAREST_MODEL else model
-    compute = _settled(known, compute)
+    models = models_meant(known)
 
-    def task_of(entry: SlideEntry) -> SlideTask:
+    def task_of(entry: SlideEntry, kind: str) -> SlideTask:
         chosen = known if entry.model is None else entry.model
         settled = options_of(entry, scale, options)
-        return SlideTask(entry, Path(out), chosen, settled, compute, formats, overwrite, strict)
+        return SlideTask(
+            entry, Path(out), chosen, settled, compute, kind, formats, overwrite, strict
+        )
 
-    if len(entries) > 1:
-        write_places(Path(out), entries)
     if not mine:
+        write_places(Path(out), entries)
         return
-    with slide_cluster(compute, client) as cluster:
+    paths = [entry.path for entry in mine]
+    with workplace(compute, client, Path(out), paths, models, progress) as place:
+        for each in models:
+            # Before anything is begun, not once for each slide.
+            numerics_for(each.card, compute, place.device_kind)
+        tasks = partial(task_of, kind=place.device_kind)
         if len(entries) == 1:
-            yield _alone(task_of(mine[0]), cluster, progress, planned)
+            yield _alone(tasks(mine[0]), place.cluster, progress, planned)
         else:
-            yield from _batch(mine, task_of, cluster, progress, planned)
+            write_places(Path(out), entries)
+            yield from _batch(mine, tasks, place.cluster, progress, planned)
 
 
 def _alone(
@@ -190,7 +175,9 @@ def _batch(
     def segment_one(entry: SlideEntry) -> Path:
         task = task_of(entry)
         if cluster is not None and at_once > 1 and _has_few_tiles(task):
-            return cluster.run_whole(segment_here, _for_elsewhere(task), str(entry.place))
+            # Tile by tile it is found out which of them ends a worker.
+            with suppress(TileCrashed):
+                return cluster.run_whole(segment_here, _for_elsewhere(task), str(entry.place))
         return _segment_spread(task, cluster, tell, planned)
 
     def is_finished(entry: SlideEntry) -> bool:
@@ -219,7 +206,8 @@ def _is_finished(task: SlideTask) -> bool:
         return False
     folder = place_directory(task.out, task.entry.place)
     done = finished_before(
-        task.entry.path, folder, task.model, task.options, task.compute, task.formats
+        *(task.entry.path, folder, task.model, task.options, task.compute, task.formats),
+        task.device_kind,
     )
     return done is not None and judged(done, task.strict) is done
 
@@ -231,11 +219,10 @@ def _segment_spread(
     planned: Planned | None,
 ) -> Path:
     """Segment a slide from this process, its tiles on the cluster, if there is one."""
-    compute = task.compute
-    with plan_slide(task.entry.path, task.model, None, task.options, compute) as plan:
+    with _planned(task) as plan:
         if planned is not None:
             planned(plan)
-        here = RunHere(tiles_at_once(plan.numerics, compute.memory_gb))
+        here = RunHere(tiles_at_once(plan.numerics, task.compute.memory_gb))
         run_tiles = here if cluster is None else cluster.run_tiles
         return _carry_out(task, plan, run_tiles, progress)
 
@@ -248,8 +235,14 @@ def segment_here(task: SlideTask) -> Path:
     Path
         The run's directory.
     """
-    with plan_slide(task.entry.path, task.model, None, task.options, task.compute) as plan:
-        return _carry_out(task, plan, RunHere(1), None)
+    with _planned(task) as plan:
+        return _carry_out(task, plan, RunInTurn(), None)
+
+
+def _planned(task: SlideTask) -> AbstractContextManager[RunPlan]:
+    return plan_slide(
+        task.entry.path, task.model, None, task.options, task.compute, task.device_kind
+    )
 
 
 def _carry_out(
@@ -281,36 +274,3 @@ def _has_few_tiles(task: SlideTask) -> bool:
         )
         per_core = card.core_px * card.mpp / scale.mpp
         return math.ceil(info.width_px / per_core) * math.ceil(info.height_px / per_core) <= _FEW
-
-
-def _settled(known: str | MapsModel, compute: ComputeOptions) -> ComputeOptions:
-    """Return where the network runs, the same for all slides and workers.
-
-    Raises
-    ------
-    UsageError
-        If it cannot run there: before anything is begun, not once for each slide.
-    """
-    cards = list_models() if isinstance(known, str) else [known.card]
-    kinds = {
-        choose_numerics(card, compute.device, compute.precision, compute.batch_size).device_kind
-        for card in cards
-    }
-    return replace(compute, device=kinds.pop()) if compute.device == "auto" and kinds else compute
-
-
-@contextmanager
-def slide_cluster(compute: ComputeOptions, client: Client | None) -> Iterator[SlideCluster | None]:
-    """Give where slides run; None: in this process."""
-    if client is not None:
-        check_workers(client)
-        with SlidesOnDask(client) as slides:
-            yield slides
-    elif compute.workers is not None:
-        with (
-            cluster_client(ClusterOptions(compute.workers)) as local,
-            SlidesOnDask(local) as slides,
-        ):
-            yield slides
-    else:
-        yield None
