@@ -194,9 +194,13 @@ def _batch(
             if progress is not None:
                 progress("slides", n_ended, len(entries))
     except (KeyboardInterrupt, Interrupted) as error:
+        is_told = isinstance(error, Interrupted) and not isinstance(
+            error.__cause__, KeyboardInterrupt
+        )
+        reason = f" ({error})" if is_told else ""
         raise Interrupted(
-            f"interrupted after {n_ended} of {len(entries)} slides; finished tiles of the others "
-            "are kept, call the same command again to continue"
+            f"interrupted after {n_ended} of {len(entries)} slides{reason}; finished tiles of the "
+            "others are kept, call the same command again to continue"
         ) from error
 
 
