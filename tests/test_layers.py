@@ -43,7 +43,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ),
     ("batches", "cluster/", "estimate"),
     (
-        *("compute", "api", "many", "dry_run", "seam_check", "doctor", "demo"),
+        *("api", "many", "dry_run", "seam_check", "doctor", "demo"),
         *("__init__", "__main__", "terminal", "cli"),
     ),
 )
@@ -202,11 +202,7 @@ def misplaced(modules: dict[str, Module]) -> list[str]:
         if (found.name + ".").startswith(heavy + ".")
         and not module.name.startswith(places)
         # A type of an argument that only `cluster` uses.
-        and not (
-            found.typing_only
-            and module.name in ("api", "many", "compute")
-            and heavy == "distributed"
-        )
+        and not (found.typing_only and module.name in ("api", "many") and heavy == "distributed")
     ]
 
 

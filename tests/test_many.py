@@ -21,7 +21,6 @@ from PIL import Image
 
 import wsiseg
 from wsiseg import many
-from wsiseg.compute import Workplace
 from wsiseg.errors import Interrupted, MissingScale, UnknownName, UsageError
 from wsiseg.many import SlideTask
 from wsiseg.predict import TileJob, TileProcessor, TileReport
@@ -177,10 +176,10 @@ def test_on_workers_small_slides_run_whole_and_tiles_of_large_ones_are_spread(
     cluster = Cluster()
 
     @contextmanager
-    def workplace(*arguments: Any) -> Iterator[Workplace]:
-        yield Workplace("cpu", cluster)
+    def workers_for(*arguments: Any) -> Iterator[Cluster]:
+        yield cluster
 
-    monkeypatch.setattr(many, "workplace", workplace)
+    monkeypatch.setattr(many, "workers_for", workers_for)
     monkeypatch.setattr(many, "_FEW", 3)
     check(segment_all(slides, tmp_path), tmp_path, expected)
     assert cluster.tiles == [LARGE]

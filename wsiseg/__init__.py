@@ -10,9 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wsiseg.api import segment
+    from wsiseg.api import ComputeOptions, segment
     from wsiseg.batches import Done, Failed
-    from wsiseg.compute import ComputeOptions
     from wsiseg.demo import run_demo
     from wsiseg.doctor import run_checks
     from wsiseg.dry_run import SlideEstimate, estimate_many
@@ -72,7 +71,7 @@ __all__ = [
 
 _HOME = {
     "BatchStatus": "status",
-    "ComputeOptions": "compute",
+    "ComputeOptions": "api",
     "Done": "batches",
     "Failed": "batches",
     "Part": "parts",

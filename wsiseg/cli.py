@@ -89,8 +89,8 @@ def segment(
     precision: PrecisionOption = None,
     batch_size: BatchOption = None,
     workers: WorkersOption = None,
+    memory_gb: MemoryOption = None,
     cluster: ClusterOption = None,
-    memory_gb: MemoryOption = 4.0,
     format: FormatOption = "geojson",  # noqa: A002
     skip_bad_tiles: SkipBadTiles = False,
     part: PartOption = None,
@@ -112,7 +112,7 @@ def segment(
                 skip_bad_tiles=skip_bad_tiles,
             ),
             "compute": wsiseg.ComputeOptions(
-                device, precision, batch_size, workers, cluster, memory_gb
+                device, precision, batch_size, workers, memory_gb, cluster
             ),
             "formats": formats,
             "overwrite": overwrite,
@@ -177,7 +177,7 @@ def seamcheck(
     precision: PrecisionOption = None,
     batch_size: BatchOption = None,
     workers: WorkersOption = None,
-    memory_gb: MemoryOption = 4.0,
+    memory_gb: MemoryOption = None,
     json: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw what differs in this PNG.")] = None,
     quiet: Quiet = False,
@@ -192,9 +192,7 @@ def seamcheck(
             scale=wsiseg.ScaleOptions(mpp, override_mpp, mpp_from_objective, force_scale),
             options=wsiseg.PlanOptions(tissue=tissue, roi=roi, roi_origin=roi_origin.value),
             check=wsiseg.SeamCheckOptions(squares, side, grids, offsets, near, seed),
-            compute=wsiseg.ComputeOptions(
-                device, precision, batch_size, workers, memory_gb=memory_gb
-            ),
+            compute=wsiseg.ComputeOptions(device, precision, batch_size, workers, memory_gb),
             json=json,
             picture=picture,
             progress=progress,

@@ -292,7 +292,7 @@ def _results(setting: _Setting) -> str:
         _ours("testing.slides:ArraySlide")(rgb, mpp=0.5, name="painted.png"),
         setting.scratch / "results",
         model=_ours("testing.models:LocalNetwork")(),
-        compute=_ours("compute:ComputeOptions")(device="cpu"),
+        compute=_ours("api:ComputeOptions")(device="cpu"),
     )
     table = result.cells()
     labels = np.asarray(zarr.open_group(result.path / "masks.zarr", mode="r")["labels/nuclei/0"])

@@ -9,14 +9,14 @@ from pathlib import Path, PurePosixPath
 
 from wsiseg.api import (
     NEAREST_MODEL,
+    ComputeOptions,
     entries_of,
     known_formats,
     options_of,
     plan_slide,
 )
 from wsiseg.batches import Failed, place_directory
-from wsiseg.cluster import choose_workers
-from wsiseg.compute import ComputeOptions
+from wsiseg.cluster import check_worker_count
 from wsiseg.errors import WsisegError
 from wsiseg.estimate import Estimate, estimate
 from wsiseg.listing import SlideEntry
@@ -68,7 +68,8 @@ def estimate_many(
         One per slide, in order; what would be refused is Failed.
     """
     formats = known_formats(formats)
-    choose_workers(compute.device, compute.workers, compute.cluster)
+    if compute.workers is not None:
+        check_worker_count(compute.workers)
     entries = entries_of(slides, options)
     share = parse_part(part, os.environ) if isinstance(part, str) else part
     for entry in entries:

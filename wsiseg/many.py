@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from wsiseg.api import (
     NEAREST_MODEL,
+    ComputeOptions,
     Planned,
     carry_out,
+    connected,
     entries_of,
     finished_before,
     known_formats,
     model_for,
-    models_meant,
     options_of,
     plan_slide,
+    workers_for,
 )
 from wsiseg.batches import Done, Failed, place_directory, run_batch, write_places
-from wsiseg.compute import ComputeOptions, SlideCluster, numerics_for, workplace
+from wsiseg.cluster import ClusterNeeds, needs_of
 from wsiseg.errors import Interrupted, TileCrashed, WsisegError
 from wsiseg.listing import SlideEntry
-from wsiseg.models import MapsModel, load_model
+from wsiseg.models import MapsModel, list_models, load_model
 from wsiseg.parts import Part, parse_part
 from wsiseg.pipeline import Progress, judged
 from wsiseg.plan import PlanOptions, RunPlan
@@ -39,6 +40,9 @@ from wsiseg.slides import open_slide
 if TYPE_CHECKING:
     from distributed import Client
 
+log = logging.getLogger("wsiseg")
+T = TypeVar("T")
+R = TypeVar("R")
 _FEW = 16
 """So many tiles and fewer are not worth spreading over workers."""
 
@@ -53,11 +57,31 @@ class SlideTask:
     options: PlanOptions
     """What the entry says, else what is said for all."""
     compute: ComputeOptions
-    device_kind: str
-    """That of the machines the network runs on."""
     formats: tuple[str, ...]
     overwrite: bool
     strict: bool
+
+
+class SlideCluster(Protocol):
+    """Where the slides of a batch run, if not in this process."""
+
+    @property
+    def slides_at_once(self) -> int:
+        """How many slides keep it busy."""
+        ...
+
+    @property
+    def run_tiles(self) -> TileRunner:
+        """Runs the tiles of a slide; fair between slides, for several threads."""
+        ...
+
+    def run_whole(self, function: Callable[[T], R], argument: T, name: str) -> R:
+        """Call a function on one of the workers; raises what it raises."""
+        ...
+
+    def stop(self) -> None:
+        """Drop what is in flight."""
+        ...
 
 
 def segment_many(
@@ -111,29 +135,39 @@ def segment_many(
     share = parse_part(part, os.environ) if isinstance(part, str) else part
     mine = [entry for entry in entries if share is None or share.holds(entry.place)]
     known = load_model(model) if model != NEAREST_MODEL else model
-    models = models_meant(known)
-
-    def task_of(entry: SlideEntry, kind: str) -> SlideTask:
-        chosen = known if entry.model is None else entry.model
-        settled = options_of(entry, scale, options)
-        return SlideTask(
-            entry, Path(out), chosen, settled, compute, kind, formats, overwrite, strict
-        )
-
     if not mine:
-        write_places(Path(out), entries)
-        return
-    paths = [entry.path for entry in mine]
-    with workplace(compute, client, Path(out), paths, models, progress) as place:
-        for each in models:
-            # Before anything is begun, not once for each slide.
-            numerics_for(each.card, compute, place.device_kind)
-        tasks = partial(task_of, kind=place.device_kind)
-        if len(entries) == 1:
-            yield _alone(tasks(mine[0]), place.cluster, progress, planned)
-        else:
+        if len(entries) > 1:
             write_places(Path(out), entries)
-            yield from _batch(mine, tasks, place.cluster, progress, planned)
+        return
+    if client is None and compute.cluster is None:
+        # What cannot be used is refused before processes start.
+        _settled(known, compute)
+    with (
+        connected(compute, client, progress) as (there, remote),
+        workers_for(there, remote, _needs(mine, Path(out), known, there)) as cluster,
+    ):
+        settled = _settled(known, there)
+
+        def task_of(entry: SlideEntry) -> SlideTask:
+            chosen = known if entry.model is None else entry.model
+            own = options_of(entry, scale, options)
+            return SlideTask(entry, Path(out), chosen, own, settled, formats, overwrite, strict)
+
+        if len(entries) > 1:
+            write_places(Path(out), entries)
+            yield from _batch(mine, task_of, cluster, progress, planned)
+        else:
+            yield _alone(task_of(mine[0]), cluster, progress, planned)
+
+
+def _needs(
+    entries: Sequence[SlideEntry], out: Path, known: str | MapsModel, compute: ComputeOptions
+) -> ClusterNeeds:
+    """Return what every worker must have: the first slide stands for all."""
+    shipped = [card.name for card in list_models()]
+    models = [load_model(each) for each in (shipped if known == NEAREST_MODEL else [known])]
+    kind = compute.numerics(models[0].card).device_kind
+    return needs_of(out, tuple(entry.path for entry in entries[:1]), tuple(models), kind)
 
 
 def _alone(
@@ -175,9 +209,11 @@ def _batch(
     def segment_one(entry: SlideEntry) -> Path:
         task = task_of(entry)
         if cluster is not None and at_once > 1 and _has_few_tiles(task):
-            # Tile by tile it is found out which of them ends a worker.
-            with suppress(TileCrashed):
+            try:
                 return cluster.run_whole(segment_here, _for_elsewhere(task), str(entry.place))
+            except TileCrashed as error:
+                # Tile by tile it turns out which of them it is.
+                log.warning("%s", error)
         return _segment_spread(task, cluster, tell, planned)
 
     def is_finished(entry: SlideEntry) -> bool:
@@ -210,8 +246,7 @@ def _is_finished(task: SlideTask) -> bool:
         return False
     folder = place_directory(task.out, task.entry.place)
     done = finished_before(
-        *(task.entry.path, folder, task.model, task.options, task.compute, task.formats),
-        task.device_kind,
+        task.entry.path, folder, task.model, task.options, task.compute, task.formats
     )
     return done is not None and judged(done, task.strict) is done
 
@@ -223,10 +258,11 @@ def _segment_spread(
     planned: Planned | None,
 ) -> Path:
     """Segment a slide from this process, its tiles on the cluster, if there is one."""
-    with _planned(task) as plan:
+    compute = task.compute
+    with plan_slide(task.entry.path, task.model, None, task.options, compute) as plan:
         if planned is not None:
             planned(plan)
-        here = RunHere(tiles_at_once(plan.numerics, task.compute.memory_gb))
+        here = RunHere(tiles_at_once(plan.numerics, compute.memory_gb))
         run_tiles = here if cluster is None else cluster.run_tiles
         return _carry_out(task, plan, run_tiles, progress)
 
@@ -239,14 +275,8 @@ def segment_here(task: SlideTask) -> Path:
     Path
         The run's directory.
     """
-    with _planned(task) as plan:
+    with plan_slide(task.entry.path, task.model, None, task.options, task.compute) as plan:
         return _carry_out(task, plan, RunInTurn(), None)
-
-
-def _planned(task: SlideTask) -> AbstractContextManager[RunPlan]:
-    return plan_slide(
-        task.entry.path, task.model, None, task.options, task.compute, task.device_kind
-    )
 
 
 def _carry_out(
@@ -278,3 +308,16 @@ def _has_few_tiles(task: SlideTask) -> bool:
         )
         per_core = card.core_px * card.mpp / scale.mpp
         return math.ceil(info.width_px / per_core) * math.ceil(info.height_px / per_core) <= _FEW
+
+
+def _settled(known: str | MapsModel, compute: ComputeOptions) -> ComputeOptions:
+    """Return where the network runs, the same for all slides and workers.
+
+    Raises
+    ------
+    UsageError
+        If it cannot run there: before anything is begun, not once for each slide.
+    """
+    cards = list_models() if isinstance(known, str) else [known.card]
+    kinds = {compute.numerics(card).device_kind for card in cards}
+    return replace(compute, device=kinds.pop()) if kinds else compute

@@ -30,8 +30,7 @@ from wsiseg._seam_report import DifferenceKind, SeamCounts, SeamDifference, Seam
 from wsiseg._seam_run import is_run, plan_of_run
 from wsiseg._seam_squares import choose_squares
 from wsiseg._seam_views import drawn_differences
-from wsiseg.api import NEAREST_MODEL, Planned, plan_slide, tile_runner
-from wsiseg.compute import ComputeOptions
+from wsiseg.api import NEAREST_MODEL, ComputeOptions, Planned, plan_slide, tile_runner
 from wsiseg.errors import OutputExists, OutputNotWritable, UsageError
 from wsiseg.geometry import Box
 from wsiseg.models import MapsModel
@@ -144,6 +143,11 @@ def seamcheck(
     >>> report.near.share.value, report.matched_verdict  # doctest: +SKIP
     (0.9998, 'met')
     """
+    if compute.cluster is not None:
+        raise UsageError(
+            f"cluster {compute.cluster!r}: a seamcheck runs on this machine alone, where its "
+            "temporary files are; use workers"
+        )
     for path in (json, picture):
         _refuse_in_the_way(path)
     with _planned(slide_or_run, slide, model, scale, options, compute) as (plan, result):
@@ -155,7 +159,7 @@ def seamcheck(
         ]
         if planned is not None:
             planned(grids[0] if result is None else grids[1])
-        with tile_runner(compute, plan.numerics) as run_tiles:
+        with tile_runner(compute, None, plan.numerics) as run_tiles:
             found = _find_nuclei(grids, squares, result, run_tiles, progress or _say_nothing)
         compared = [
             compare_grids(grids[0], moved, squares, found[0], nuclei, plan, check.near_px)
