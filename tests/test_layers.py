@@ -36,7 +36,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ),
     (
         *("plan", "assemble", "side_files", "manifest", "runners", "pipeline"),
-        *("exporting", "finished"),
+        *("exporting", "finished", "queries"),
         *("training/", "evaluation/"),
     ),
     ("cluster", "estimate"),
