@@ -234,9 +234,10 @@ def _batch(
             error.__cause__, KeyboardInterrupt
         )
         reason = f" ({error})" if is_told else ""
+        but = ", but without --overwrite," if task_of(entries[0]).overwrite else ""
         raise Interrupted(
             f"interrupted after {n_ended} of {len(entries)} slides{reason}; finished tiles of the "
-            "others are kept, call the same command again to continue"
+            f"others are kept, call the same command again{but} to continue"
         ) from error
 
 
