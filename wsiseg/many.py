@@ -216,8 +216,10 @@ def _batch(
                 log.warning("%s", error)
         return _segment_spread(task, cluster, tell, planned)
 
-    def is_finished(entry: SlideEntry) -> bool:
-        return _is_finished(task_of(entry))
+    def is_finished(entry: SlideEntry, meanwhile: bool) -> bool:
+        task = task_of(entry)
+        # What another call has just made is not to be made once more.
+        return _is_finished(replace(task, overwrite=False) if meanwhile else task)
 
     drop = (lambda: None) if cluster is None else cluster.stop
     out, n_ended = task_of(entries[0]).out, 0
