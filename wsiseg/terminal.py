@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from wsiseg.slides import SlideInfo
     from wsiseg.status import BatchStatus
 
+MANY_SLIDES = 20
+"""With more than these a single slide is told of in one line, if at all."""
 _SECONDS_BETWEEN_LINES = 10.0
 _MOST_REASONS = 100
 """So many failed slides are listed."""
@@ -151,20 +153,21 @@ def slide_facts(info: SlideInfo) -> list[dict[str, Any]]:
     return [{"what": name, "value": value} for name, value in facts.items()]
 
 
-def plan_teller(quiet: bool) -> Callable[[RunPlan], None]:
-    """Return what says, before each slide, what is about to run and what to be careful about.
+class PlanTeller:
+    """Says, before each slide, what is about to run and what to be careful about.
 
     What a model's licence allows is said once, also if quiet.
     """
-    explained: set[str] = set()
 
-    def tell(plan: RunPlan) -> None:
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._explained: set[str] = set()
+
+    def __call__(self, plan: RunPlan) -> None:
+        """Tell of a plan."""
         card = plan.model.card
-        if card.sha256 not in explained:
-            explained.add(card.sha256)
-            note = f"model {card.name} ({card.licence}): {card.licence_note}"
-            typer.secho(note, dim=True, err=True)
-        if quiet:
+        self.explain(card.name, card.sha256, card.licence, card.licence_note)
+        if self._quiet:
             return
         area = "tissue in the regions" if plan.regions else "tissue"
         typer.secho(
@@ -179,7 +182,17 @@ def plan_teller(quiet: bool) -> Callable[[RunPlan], None]:
         for warning in plan.first_look:
             typer.secho(f"at first look: {warning['message']}", fg="yellow", err=True)
 
-    return tell
+    def explain(self, name: str, sha256: str, licence: str, note: str) -> None:
+        """Say what a model's licence allows, unless that was said."""
+        if sha256 not in self._explained:
+            self._explained.add(sha256)
+            typer.secho(f"model {name} ({licence}): {note}", dim=True, err=True)
+
+    def explain_model_of(self, result: Result) -> None:
+        """Do so for the model of a run, which may have been planned elsewhere."""
+        model = result.run["model"]
+        card = model["card"]
+        self.explain(model["name"], model["sha256"], card["licence"], card["licence_note"])
 
 
 def estimate_rows(estimates: Sequence[SlideEstimate]) -> list[dict[str, Any]]:
@@ -269,15 +282,20 @@ def _percent(n: int, of: int) -> str:
 
 
 @contextmanager
-def show_progress(quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
-    """Show a bar per stage on a terminal, plain lines elsewhere, nothing if quiet."""
+def show_progress(
+    quiet: bool, n_slides: int = 1
+) -> Iterator[Callable[[str, int, int], None] | None]:
+    """Show a bar per stage on a terminal, plain lines elsewhere, nothing if quiet.
+
+    Of many slides lines tell how many are done, and nothing of each one's stages.
+    """
     if quiet:
         yield None
     elif sys.stderr.isatty():
         with _bars() as tell:
             yield tell
     else:
-        yield _Lines()
+        yield _Lines(("slides",) if n_slides > MANY_SLIDES else None)
 
 
 @contextmanager
@@ -301,8 +319,11 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
         tasks: dict[str, Any] = {}
 
         def tell(stage: str, done: int, total: int) -> None:
-            if stage not in tasks or (done == 0 and bars.tasks[tasks[stage]].finished):
+            if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=total)
+            elif done == 0 and bars.tasks[tasks[stage]].finished:
+                # The next slide's.
+                bars.reset(tasks[stage], total=total)
             bars.update(tasks[stage], completed=done, total=total)
 
         yield tell
@@ -311,11 +332,14 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
 class _Lines:
     """Progress for logs: a line every few seconds, with the time to go."""
 
-    def __init__(self) -> None:
+    def __init__(self, stages: Sequence[str] | None = None) -> None:
+        self._stages = stages
         self._began: dict[str, tuple[float, int]] = {}
         self._last = 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        if self._stages is not None and stage not in self._stages:
+            return
         now = time.monotonic()
         if stage not in self._began or done == 0:
             self._began[stage] = (now, done)
