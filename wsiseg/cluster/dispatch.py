@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 from wsiseg.cluster.checks import threads_of
 from wsiseg.cluster.local import GPU
-from wsiseg.cluster.needs import ClusterNeeds, unmet, unseen_slides
 from wsiseg.cluster.packages import import_distributed
 from wsiseg.cluster.tasks import WorkerUnfit, run_call
 from wsiseg.errors import Interrupted, UsageError
+from wsiseg.worker_needs import ClusterNeeds, unmet, unseen_slides
 
 if TYPE_CHECKING:
     from distributed import Client, Future
