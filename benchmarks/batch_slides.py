@@ -36,7 +36,7 @@ BROKEN = ("cut off", "empty", "text", "no mpp", "bad tile")
 ODD_NAMES = (
     *("a.svs", "a.tiff", "sub/a.svs", "sub/a b; c.svs", "sub/it's $(echo) `x` & y.svs"),
     *("ångström/Gewebe – Blöcke/組織 1.svs", "sub/-rf.svs", "sub/%2e%2e#1?.svs", "a.b.c/d..e.svs"),
-    *("deep/1/2/3/4/5/6/7/8/9/slide.svs", "sub/UPPER.SVS", "sub/comma, and \"quote\".tif"),
+    *("deep/1/2/3/4/5/6/7/8/9/slide.svs", "sub/UPPER.SVS", 'sub/comma, and "quote".tif'),
 )
 """Places of slides whose names have broken programs."""
 

@@ -2,7 +2,7 @@
 # A folder of slides as a SLURM job array: every task takes its part, and needs no other.
 #
 #     mkdir -p logs
-#     sbatch --array=0-7 pipelines/slurm_array.sh SLIDES OUT [options of wsiseg segment]
+#     sbatch --array=1-8 pipelines/slurm_array.sh SLIDES OUT [options of wsiseg segment]
 #
 # SLIDES is a folder or a list (slides.csv), OUT the folder for the results; both on a disk that
 # all nodes see. Shortly before its time is up, and when it is preempted, a task stops, keeps its
@@ -10,7 +10,7 @@
 # `wsiseg status OUT` tells how far all tasks are. Adapt the lines marked ADAPT.
 
 #SBATCH --job-name=wsiseg
-#SBATCH --array=0-7
+#SBATCH --array=1-8
 #SBATCH --cpus-per-task=4
 #SBATCH --mem=8G
 #SBATCH --time=04:00:00
