@@ -39,10 +39,12 @@ shift 2
 #   wsiseg=(apptainer exec --nv --bind /data wsiseg.sif wsiseg)
 wsiseg=(wsiseg)
 
-# Scratch of this node: compiled kernels and temporary files are not for a network disk.
+# Temporary files lie on the node. Compiled kernels do not: they cost a minute of CPU time where
+# the cache is new, so it should outlive the job. Without this line it is beside the package, or in
+# ~/.cache. ADAPT: export NUMBA_CACHE_DIR=/shared/path/wsiseg-numba
 scratch=$(mktemp -d "${SLURM_TMPDIR:-${TMPDIR:-/tmp}}/wsiseg.XXXXXX") || exit 1
 trap 'rm -rf "$scratch"' EXIT
-export TMPDIR=$scratch NUMBA_CACHE_DIR=$scratch/numba
+export TMPDIR=$scratch
 
 # As often at most as a task queues itself again: a slide that never ends must not do so for ever.
 most_restarts=${WSISEG_MOST_RESTARTS:-50}

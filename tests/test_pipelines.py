@@ -21,7 +21,7 @@ SLURM_ARRAY = PIPELINES / "slurm_array.sh"
 
 FAKE_WSISEG = """#!/bin/bash
 printf '%s\\n' "$@" > "$FAKE_FOLDER/arguments"
-printf '%s' "$NUMBA_CACHE_DIR" > "$FAKE_FOLDER/cache"
+printf '%s' "$TMPDIR" > "$FAKE_FOLDER/temporary"
 trap 'sleep 0.2; exit 75' USR1 TERM
 touch "$FAKE_FOLDER/started"
 for _ in $(seq "$FAKE_TENTHS"); do sleep 0.1; done
@@ -112,8 +112,8 @@ def test_an_exit_code_of_its_own_is_final(node: Node, code: int) -> None:
     arguments = (node.folder / "arguments").read_text().splitlines()
     assert arguments[:4] == ["segment", "slides dir", "-o", "out;dir"]
     assert arguments[4:] == ["--part", "auto", "--quiet", "--mpp", "0.25"]
-    cache = Path((node.folder / "cache").read_text())
-    assert cache.is_relative_to(node.folder / "scratch")
+    temporary = Path((node.folder / "temporary").read_text())
+    assert temporary.parent == node.folder / "scratch"
     assert list((node.folder / "scratch").iterdir()) == [], "scratch was not cleared"
 
 
