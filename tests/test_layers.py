@@ -28,6 +28,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         *("scale", "choosing", "tissue", "ink", "stain", "quality", "tiles", "decode", "stitch"),
         *("outlines", "measure", "identity"),
         *("rundir", "regions", "cell_table", "listing", "machine", "stopwatch"),
+        *("parts", "claims", "unfinished"),
         *("slides/", "models/", "exporters/"),
     ),
     (
@@ -38,8 +39,19 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         *("plan", "assemble", "side_files", "manifest", "runners", "pipeline", "exporting"),
         *("training/", "evaluation/"),
     ),
-    ("cluster", "estimate"),
-    ("api", "dry_run", "seam_check", "doctor", "demo", "__init__", "__main__", "terminal", "cli"),
+    ("batches", "cluster", "estimate"),
+    (
+        "api",
+        "many",
+        "dry_run",
+        "seam_check",
+        "doctor",
+        "demo",
+        "__init__",
+        "__main__",
+        "terminal",
+        "cli",
+    ),
 )
 """The table of docs/architecture.md; `name/` is a package with all in it that is not named."""
 
@@ -55,7 +67,9 @@ PART_OF = {
     "_disk_need": "estimate",
     "_drawing": "pictures",
     "_flood": "decode",
+    "_folder_search": "listing",
     "_label_runs": "decode",
+    "_place": "listing",
     "_quality_appearance": "quality",
     "_quality_colour": "quality",
     "_quality_flags": "quality",
@@ -189,7 +203,7 @@ def misplaced(modules: dict[str, Module]) -> list[str]:
         if (found.name + ".").startswith(heavy + ".")
         and not module.name.startswith(places)
         # A type of an argument that only `cluster` uses.
-        and not (found.typing_only and (module.name, heavy) == ("api", "distributed"))
+        and not (found.typing_only and module.name in ("api", "many") and heavy == "distributed")
     ]
 
 

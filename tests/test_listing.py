@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -25,6 +26,10 @@ def _names(paths: list[Path]) -> list[str]:
     return [entry.path.name for entry in list_slides(paths)]
 
 
+def _places(paths: list[Path], out: Path | None = None) -> list[str]:
+    return [str(entry.place) for entry in list_slides(paths, out)]
+
+
 def _list(folder: Path, content: str | bytes, name: str = "slides.csv") -> Path:
     path = folder / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -39,11 +44,11 @@ def test_files_are_taken_as_they_are(tmp_path: Path) -> None:
 
 def test_a_folder_is_searched_for_slides_in_order_of_name(tmp_path: Path) -> None:
     _touch(tmp_path, "b.SVS", "a.ndpi", "._a.ndpi", ".hidden.svs", "notes.txt", "deep/c.svs")
-    assert _names([tmp_path]) == ["a.ndpi", "b.SVS"]
+    assert _names([tmp_path]) == ["a.ndpi", "b.SVS", "c.svs"]
 
 
 def test_a_folder_without_slides_is_refused(tmp_path: Path) -> None:
-    _touch(tmp_path, "notes.txt", "deep/c.svs")
+    _touch(tmp_path, "notes.txt", "deep/notes.txt", "old/a.svs.wsiseg/overlay.png", ".git/c.svs")
     with pytest.raises(UsageError, match=r"holds no slide; files ending in .*\.svs"):
         list_slides([tmp_path])
 
@@ -52,9 +57,10 @@ def test_a_folder_of_dicom_files_is_one_slide(tmp_path: Path) -> None:
     _touch(tmp_path, "case/1.dcm", "case/2.DCM", "case/.DS_Store", "case/DICOMDIR")
     assert list_slides([tmp_path / "case"]) == [SlideEntry(tmp_path / "case")]
     assert list_slides([tmp_path]) == [SlideEntry(tmp_path / "case")]
-    _touch(tmp_path, "mixed/1.dcm", "mixed/2.svs", "empty/none.txt")
+    _touch(tmp_path, "mixed/1.dcm", "mixed/2.svs", "empty/none.txt", "case/more/a.svs")
     assert _names([tmp_path / "mixed"]) == ["1.dcm", "2.svs"]
-    assert _names([tmp_path]) == ["case"]
+    assert _places([tmp_path]) == ["case", "case/more/a.svs", "mixed/1.dcm", "mixed/2.svs"]
+    assert _places([tmp_path / "case"]) == ["case", "more/a.svs"]
 
 
 def test_the_data_folder_of_an_mrxs_slide_is_part_of_it(tmp_path: Path) -> None:
@@ -86,6 +92,7 @@ def test_a_list_says_what_each_slide_gets(tmp_path: Path) -> None:
             model="nuclei-x",
             roi=tmp_path / "rois/b.geojson",
             tissue="none",
+            place=PurePosixPath("sub/b.svs"),
         ),
         SlideEntry(
             tmp_path / "elsewhere/c.tif",
@@ -163,7 +170,16 @@ def test_a_slide_of_a_list_need_not_exist(tmp_path: Path) -> None:
             'slide,note\na.svs,"x\ny"\nb.svs,1\na.svs,2\n',
             r"line 5: a\.svs was named before.*line 2",
         ),
-        ("slide\nx/a.svs\ny/a.svs\n", r"line 3: two slides are called a\.svs"),
+        (
+            "slide\nx/../a.svs\ny/../x/a.svs\n",
+            r"line 3: the results of two .* have one place, a\.svs \(.*a\.svs and .*column",
+        ),
+        ("slide,place\nx/a.svs,b\ny/a.svs,b\n", r"line 3: the results.*one place, b "),
+        ("slide,place\na.svs,../b\n", r"line 2: column place: .*'\.\./b' would lead out"),
+        ("slide,place\na.svs,/b\n", r"line 2: column place: .*'/b' would lead out"),
+        ("slide,place\na.svs,.\n", r"line 2: column place: .*'\.' names nothing"),
+        ("slide,place\na.svs,x.wsiseg/b\n", r"line 2: column place: .*a run's directory"),
+        ("slide,plce\na.svs,b\n", r"line 1: has an unknown column plce"),
     ],
 )
 def test_a_list_that_cannot_be_used_is_refused_in_one_line(
@@ -184,7 +200,7 @@ def test_slides_of_one_place_are_refused_wherever_they_are_named(tmp_path: Path)
     _touch(tmp_path, "x/a.svs", "y/a.svs")
     with pytest.raises(UsageError, match=r"a\.svs was named before"):
         list_slides([tmp_path / "x", tmp_path / "x" / "a.svs"])
-    with pytest.raises(UsageError, match=r"two slides are called a\.svs"):
+    with pytest.raises(UsageError, match=r"/y: .*one place, a\.svs \(.*x/a\.svs and .*y/a\.svs"):
         list_slides([tmp_path / "x", tmp_path / "y"])
     table = _list(tmp_path, "slide\ny/../x/a.svs\n")
     with pytest.raises(UsageError, match=r"slides\.csv, line 2: a\.svs was named before"):
@@ -244,3 +260,85 @@ def test_results_are_no_slides(tmp_path: Path) -> None:
 def test_an_entry_takes_text_for_paths() -> None:
     entry: Any = SlideEntry("a.svs", roi="r.geojson")  # type: ignore[arg-type]
     assert entry == SlideEntry(Path("a.svs"), roi=Path("r.geojson"))
+
+
+def test_places_are_paths_below_the_folder_or_in_the_list(tmp_path: Path) -> None:
+    _touch(tmp_path, "in/a.svs", "in/a.tiff", "in/sub/a.svs", "in/sub/deep/b.svs", "c.svs")
+    assert _places([tmp_path / "in"]) == ["a.svs", "a.tiff", "sub/a.svs", "sub/deep/b.svs"]
+    assert _places([tmp_path / "in/sub", tmp_path / "c.svs"]) == ["a.svs", "deep/b.svs", "c.svs"]
+    text = "slide,place\nin/sub/a.svs,\n./in//a.svs,\nin/../c.svs,\nin/a.tiff,x y/ä;-.1\n"
+    assert _places([_list(tmp_path, text)]) == ["in/sub/a.svs", "in/a.svs", "c.svs", "x y/ä;-.1"]
+    assert _places([_list(tmp_path, f"slide\n{tmp_path}/in/a.svs\n")]) == ["a.svs"]
+
+
+def test_a_slides_place_does_not_depend_on_other_slides(tmp_path: Path) -> None:
+    _touch(tmp_path, "a/x.svs", "b/x.svs")
+    before = {entry.path: entry.place for entry in list_slides([tmp_path])}
+    _touch(tmp_path, "a/a.svs", "a/x.tif", "0/x.svs")
+    (tmp_path / "0link").symlink_to(tmp_path / "a")
+    after = {entry.path: entry.place for entry in list_slides([tmp_path])}
+    assert before.items() <= after.items()
+    assert len(after) == 5
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    _touch(tmp_path, "in/a.svs", "elsewhere/b.svs", "elsewhere/deep/c.svs")
+    (tmp_path / "in/1").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/2").symlink_to(tmp_path / "elsewhere/deep")
+    (tmp_path / "elsewhere/round").symlink_to(tmp_path / "in")
+    (tmp_path / "elsewhere/self").symlink_to(tmp_path / "elsewhere/self")
+    (tmp_path / "in/nowhere.svs").symlink_to(tmp_path / "gone.svs")
+    assert _places([tmp_path / "in"]) == ["1/b.svs", "1/deep/c.svs", "a.svs", "nowhere.svs"]
+
+
+def test_the_folder_of_results_is_not_searched(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.svs", "out/copy.png", "out/a.svs.wsiseg/overlay.png", "run/run.json")
+    _touch(tmp_path, "run/picture.png")
+    assert _places([tmp_path], tmp_path / "out") == ["a.svs"]
+    assert _places([tmp_path]) == ["a.svs", "out/copy.png"]
+    assert _places([tmp_path], tmp_path) == ["a.svs", "out/copy.png"]
+
+
+def test_a_folder_that_may_not_be_searched_is_an_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _touch(tmp_path, "a.svs", "closed/b.svs")
+    look = os.scandir
+
+    def scandir(folder: Path) -> object:
+        if folder == tmp_path / "closed":
+            raise PermissionError(13, "Permission denied")
+        return look(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert _places([tmp_path]) == ["a.svs", "closed"]
+    with pytest.raises(UsageError, match=r"closed cannot be searched \(Permission denied\)"):
+        list_slides([tmp_path / "closed"])
+
+
+def test_data_folders_of_mrxs_slides_are_not_searched_at_any_depth(tmp_path: Path) -> None:
+    _touch(tmp_path, "x/a.MRXS", "x/a/preview.jpg", "x/b/preview.jpg", "y/a/preview.jpg")
+    assert _places([tmp_path]) == ["x/a.MRXS", "x/b/preview.jpg", "y/a/preview.jpg"]
+
+
+@pytest.mark.parametrize(
+    "name", ["-o.svs", "a b;c.svs", "new\nline.svs", "ä\u202e𝛼.svs", "\udcff.svs"]
+)
+def test_odd_names_have_places_too(name: str, tmp_path: Path) -> None:
+    _touch(tmp_path, f"-x/{name}")
+    (entry,) = list_slides([tmp_path])
+    assert entry == SlideEntry(tmp_path / "-x" / name, place=PurePosixPath("-x", name))
+
+
+@pytest.mark.parametrize("place", ["../a", "a/../../b", "/a", "//a", "a\0", "x.wsiseg/a", ".."])
+def test_a_place_cannot_lead_out_of_the_output_folder(place: str) -> None:
+    with pytest.raises(UsageError, match="the place"):
+        SlideEntry(Path("a.svs"), place=PurePosixPath(place))
+
+
+def test_a_slide_named_by_itself_has_its_file_name_for_a_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert SlideEntry(Path("x/../b/a.svs")).place == PurePosixPath("a.svs")
+    monkeypatch.chdir(tmp_path)
+    assert SlideEntry(Path()).place == PurePosixPath(tmp_path.name)

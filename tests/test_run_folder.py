@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from wsiseg import _run_folder, rundir
+from wsiseg import _run_folder, rundir, unfinished
 from wsiseg._run_folder import begin, clear, delete, finish, give_up, logged_to
 from wsiseg.errors import OutputNotWritable
 from wsiseg.rundir import RunDir, is_left_behind, temporary, temporary_beside
@@ -48,7 +48,7 @@ def of_process(path: Path, process: int) -> Path:
 
 
 def of_another_machine(path: Path) -> Path:
-    where = rundir._where_processes_run()
+    where = rundir.where_processes_run()
     other = "0" * 8 if where != "0" * 8 else "1" * 8
     return path.with_name(temporary_beside(path).name.replace(where, other))
 
@@ -85,15 +85,15 @@ def test_a_note_between_another_calls_last_two_steps_harms_nothing(
 ) -> None:
     """It was written when the run was not finished, and comes when it is."""
     faster, slower = begin(folder, RUNNING), begin(folder, RUNNING)
-    write_json = _run_folder.write_json
+    write_json = unfinished.write_json
 
     def write_late(path: Path, record: Any) -> None:
-        monkeypatch.setattr(_run_folder, "write_json", write_json)
+        monkeypatch.setattr(unfinished, "write_json", write_json)
         monkeypatch.setattr(_run_folder, "clear_away", lambda path: None)
         finish(faster, DONE)
         write_json(path, record)
 
-    monkeypatch.setattr(_run_folder, "write_json", write_late)
+    monkeypatch.setattr(unfinished, "write_json", write_late)
     give_up(slower, RUNNING, SLOW)
     assert status(folder) == "done"
 

@@ -10,20 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wsiseg.api import (
-        ComputeOptions,
-        Done,
-        Failed,
-        segment,
-        segment_many,
-    )
+    from wsiseg.api import ComputeOptions, segment
+    from wsiseg.batches import Done, Failed
     from wsiseg.demo import run_demo
     from wsiseg.doctor import run_checks
     from wsiseg.dry_run import SlideEstimate, estimate_many
     from wsiseg.errors import WsisegError
     from wsiseg.exporting import export_runs
     from wsiseg.listing import SlideEntry, list_slides
+    from wsiseg.many import segment_many
     from wsiseg.models import list_models, load_model
+    from wsiseg.parts import Part, parse_part
     from wsiseg.plan import PlanOptions
     from wsiseg.regions import Region, read_regions
     from wsiseg.results import Result, find_results, open_result
@@ -37,6 +34,7 @@ __all__ = [
     "ComputeOptions",
     "Done",
     "Failed",
+    "Part",
     "PlanOptions",
     "Region",
     "Result",
@@ -57,6 +55,7 @@ __all__ = [
     "load_model",
     "open_result",
     "open_slide",
+    "parse_part",
     "read_regions",
     "region_stats",
     "run_checks",
@@ -69,8 +68,9 @@ __all__ = [
 
 _HOME = {
     "ComputeOptions": "api",
-    "Done": "api",
-    "Failed": "api",
+    "Done": "batches",
+    "Failed": "batches",
+    "Part": "parts",
     "PlanOptions": "plan",
     "Region": "regions",
     "Result": "results",
@@ -91,13 +91,14 @@ _HOME = {
     "load_model": "models",
     "open_result": "results",
     "open_slide": "slides",
+    "parse_part": "parts",
     "read_regions": "regions",
     "region_stats": "stats",
     "run_checks": "doctor",
     "run_demo": "demo",
     "seamcheck": "seam_check",
     "segment": "api",
-    "segment_many": "api",
+    "segment_many": "many",
     "slide_stats": "stats",
 }
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,11 +31,8 @@ from wsiseg.rundir import (
     read_run_json,
     sync_directory,
     temporary_beside,
-    write_json,
 )
-
-_RECORD = "record.json"
-"""In `work/`: what `run.json` says until the run is finished."""
+from wsiseg.unfinished import is_failure, is_in_the_way, read_record, write_unfinished
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +53,11 @@ def is_finished(folder: RunDir, plan: RunPlan) -> bool:
     OutputExists
         If the directory holds another run, or something else.
     """
-    # Where a run was copied without its link, only the record is left.
-    found = read_run_json(folder.run_json) or read_run_json(folder.work / _RECORD)
+    found = read_record(folder)
+    if found is not None and is_failure(found):
+        return False
     if found is None:
-        if _is_in_the_way(folder):
+        if is_in_the_way(folder):
             raise OutputExists(
                 f"{folder.path.name} is in the way and has no readable run.json; move it, or "
                 "use --overwrite to delete it"
@@ -112,21 +111,8 @@ def begin(folder: RunDir, record: Mapping[str, Any]) -> Attempt:
             "a folder you may write to, or free some space, then call the same command again"
         ) from error
     _delete_left_behind(folder)
-    _write_unfinished(folder, record)
+    write_unfinished(folder, record)
     return Attempt(folder, own)
-
-
-def _write_unfinished(folder: RunDir, record: Mapping[str, Any]) -> None:
-    """Write what `run.json` says, unless it says that the run is finished."""
-    write_json(folder.work / _RECORD, record)
-    if folder.run_json.is_symlink():
-        return
-    try:
-        folder.run_json.symlink_to(Path(folder.work.name, _RECORD))
-    except OSError:
-        # A finished run; or one from a disk, or a version, that has no links.
-        if (read_run_json(folder.run_json) or {}).get("status") != "done":
-            write_json(folder.run_json, record)
 
 
 def give_up(attempt: Attempt, record: Mapping[str, Any], error: BaseException) -> None:
@@ -134,7 +120,7 @@ def give_up(attempt: Attempt, record: Mapping[str, Any], error: BaseException) -
     why = {"type": type(error).__name__, "message": str(error)}
     if attempt.own.exists():
         with suppress(OutputNotWritable):
-            _write_unfinished(attempt.folder, {**record, "status": "failed", "error": why})
+            write_unfinished(attempt.folder, {**record, "status": "failed", "error": why})
         clear_away(attempt.own)
 
 
@@ -226,6 +212,8 @@ def logged_to(path: Path, log: logging.Logger) -> Iterator[None]:
     On a full disk the file lacks lines, for a log is no reason to stop.
     """
     log_file = _LogFile(path, encoding="utf-8", delay=True)
+    # Other threads may be at work on other slides.
+    log_file.addFilter(_from_thread(threading.get_ident()))
     log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(log_file)
     log.setLevel(logging.INFO)
@@ -237,6 +225,10 @@ def logged_to(path: Path, log: logging.Logger) -> Iterator[None]:
             log_file.close()
 
 
+def _from_thread(thread: int) -> Callable[[logging.LogRecord], bool]:
+    return lambda record: record.thread == thread
+
+
 class _LogFile(logging.FileHandler):
     def emit(self, record: logging.LogRecord) -> None:
         # Not as the base class does, which shows a traceback where a line cannot be written.
@@ -245,19 +237,3 @@ class _LogFile(logging.FileHandler):
                 self.stream = self._open()
             self.stream.write(self.format(record) + self.terminator)
             self.stream.flush()
-
-
-def _is_in_the_way(folder: RunDir) -> bool:
-    """Return whether something stands in the run's place that no run has put there."""
-    if not folder.path.is_dir():
-        return os.path.lexists(folder.path)
-    # What a run makes before its record: another call may be at it, or was killed there.
-    ours = (
-        path == folder.work or is_temporary(path) or _is_link_to_nothing(path)
-        for path in folder.path.iterdir()
-    )
-    return not all(ours)
-
-
-def _is_link_to_nothing(path: Path) -> bool:
-    return path.name == "run.json" and path.is_symlink() and not path.exists()

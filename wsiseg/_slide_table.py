@@ -9,8 +9,9 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from wsiseg._place import checked_place, place_of_file
 from wsiseg.errors import UsageError
 from wsiseg.scale import PLAUSIBLE_MPP
 
@@ -18,7 +19,7 @@ SLIDE_COLUMNS = ("slide", "path", "file", "filename", "image")
 """Names of the column that names the slides; the first that is there counts."""
 OPTION_COLUMNS = (
     *("mpp", "override_mpp", "mpp_from_objective"),
-    *("model", "roi", "tissue"),
+    *("model", "roi", "tissue", "place"),
 )
 """Columns that say something about a slide."""
 
@@ -201,7 +202,9 @@ def _values(table: _Table, line: int, cells: list[str]) -> dict[str, object]:
     if "mpp" in said and "override_mpp" in said:
         raise table.refuse(line, "has both mpp and override_mpp; give one of them")
     folder = table.list_path.parent
-    values: dict[str, object] = {"path": folder / said.pop("slide")}
+    slide = said.pop("slide")
+    values: dict[str, object] = {"path": folder / slide}
+    values["place"] = _place(table, line, said.pop("place", None), slide)
     for name, text in said.items():
         if name in ("mpp", "override_mpp"):
             values[name] = _mpp(table, line, name, text)
@@ -215,6 +218,19 @@ def _values(table: _Table, line: int, cells: list[str]) -> dict[str, object]:
             is_word = text.lower() in ("auto", "none")
             values[name] = text.lower() if is_word else str(folder / text)
     return values
+
+
+def _place(table: _Table, line: int, text: str | None, slide: str) -> PurePosixPath:
+    """Return a slide's place: what the row says, or its path, if it cannot lead out."""
+    if text is not None:
+        try:
+            return checked_place(text)
+        except UsageError as error:
+            raise table.refuse(line, f"column place: {error}") from error
+    try:
+        return checked_place(slide)
+    except UsageError:
+        return place_of_file(Path(slide))
 
 
 def _mpp(table: _Table, line: int, column: str, text: str) -> float:

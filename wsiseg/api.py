@@ -1,24 +1,25 @@
-"""What users call: one slide, or many."""
+"""What users call for one slide, and what one slide of many needs too."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsiseg.choosing import choose_model
 from wsiseg.cluster import RunOnDask, check_workers, local_client
-from wsiseg.errors import Interrupted, UsageError, WsisegError
+from wsiseg.errors import Interrupted, UsageError
 from wsiseg.exporters import find_exporter
-from wsiseg.listing import SlideEntry
+from wsiseg.listing import SlideEntry, refuse_same_place
 from wsiseg.machine import RUN_GB
 from wsiseg.models import MapsModel, ModelFile, Numerics, check_weights, list_models, load_model
 from wsiseg.models.device import choose_numerics
 from wsiseg.pipeline import Progress, run_directory, segment_planned
 from wsiseg.plan import PlanOptions, RunPlan, plan_run
 from wsiseg.results import Result
+from wsiseg.rundir import RunDir
 from wsiseg.runners import RunHere, TileRunner, tiles_at_once
 from wsiseg.scale import ScaleOptions, resolve_scale
 from wsiseg.slides import Slide, SlideInfo, open_slide
@@ -52,22 +53,6 @@ class ComputeOptions:
     def __post_init__(self) -> None:
         if not self.memory_gb > 0:
             raise UsageError(f"memory_gb is {self.memory_gb}; a number above 0 is needed")
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A slide that was segmented."""
-
-    slide: str
-    result: Result
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A slide that was not."""
-
-    slide: str
-    error: WsisegError
 
 
 def segment(
@@ -140,18 +125,29 @@ def segment(
             planned(plan)
         folder = run_directory(Path(out), plan.slide.info.name)
         with tile_runner(compute, client, plan.numerics) as run_tiles:
-            try:
-                return segment_planned(
-                    plan, folder, run_tiles, formats, overwrite, progress, strict
-                )
-            except KeyboardInterrupt as error:
-                again = "the same command again"
-                if overwrite:
-                    again += ", but without --overwrite,"
-                raise Interrupted(
-                    f"{plan.slide.info.name}: interrupted; finished tiles are kept, call "
-                    f"{again} to continue"
-                ) from error
+            return carry_out(plan, folder, run_tiles, formats, overwrite, progress, strict)
+
+
+def carry_out(
+    plan: RunPlan,
+    folder: RunDir,
+    run_tiles: TileRunner,
+    formats: Sequence[str],
+    overwrite: bool,
+    progress: Progress | None,
+    strict: bool,
+) -> Result:
+    """Do what `segment_planned` does; say how to go on if it is interrupted."""
+    try:
+        return segment_planned(plan, folder, run_tiles, formats, overwrite, progress, strict)
+    except KeyboardInterrupt as error:
+        again = "the same command again"
+        if overwrite:
+            again += ", but without --overwrite,"
+        raise Interrupted(
+            f"{plan.slide.info.name}: interrupted; finished tiles are kept, call "
+            f"{again} to continue"
+        ) from error
 
 
 @contextmanager
@@ -188,58 +184,6 @@ def model_for(info: SlideInfo, model: str | Path | MapsModel, scale: ScaleOption
     return load_model(choose_model(found.mpp, list_models()).name)
 
 
-def segment_many(
-    slides: Iterable[str | Path | SlideEntry],
-    out: str | Path,
-    *,
-    model: str | Path | MapsModel = NEAREST_MODEL,
-    scale: ScaleOptions | float | None = None,
-    options: PlanOptions = PlanOptions(),
-    compute: ComputeOptions = ComputeOptions(),
-    client: Client | None = None,
-    formats: Sequence[str] = ("geojson",),
-    overwrite: bool = False,
-    strict: bool = False,
-    progress: Progress | None = None,
-    planned: Planned | None = None,
-) -> Iterator[Done | Failed]:
-    """Segment slides one after the other; one that fails does not stop the others.
-
-    Parameters are those of `segment`.  What a `SlideEntry` says about its slide (µm per pixel,
-    model, regions, tissue) goes before what is said for all.
-
-    Yields
-    ------
-    Done or Failed
-        One per slide, in order.
-    """
-    entries = entries_of(slides, options)
-    formats = known_formats(formats)
-    known = load_model(model) if model != NEAREST_MODEL else model
-    started = local_client(compute.workers) if compute.workers is not None and not client else None
-    with started or nullcontext(client) as shared_client:
-        for entry in entries:
-            try:
-                result = segment(
-                    entry.path,
-                    out,
-                    model=known if entry.model is None else entry.model,
-                    options=options_of(entry, scale, options),
-                    compute=replace(compute, workers=None),
-                    client=shared_client,
-                    formats=formats,
-                    overwrite=overwrite,
-                    strict=strict,
-                    progress=progress,
-                    planned=planned,
-                )
-                yield Done(entry.path.name, result)
-            except Interrupted:
-                raise
-            except WsisegError as error:
-                yield Failed(entry.path.name, error)
-
-
 def known_formats(formats: Sequence[str]) -> tuple[str, ...]:
     """Return the formats, each the name of an exporter.
 
@@ -255,21 +199,14 @@ def known_formats(formats: Sequence[str]) -> tuple[str, ...]:
 
 
 def entries_of(slides: Iterable[str | Path | SlideEntry], options: PlanOptions) -> list[SlideEntry]:
-    """Return what is said of each slide; refuse two with one name, or one outline for several."""
+    """Return what is said of each slide; refuse two of one place, or one outline for several."""
     if isinstance(slides, str | Path):
         raise UsageError(f"slides is {str(slides)!r}; a list of slides is needed: [{slides!r}]")
     entries = [
         slide if isinstance(slide, SlideEntry) else SlideEntry(Path(slide)) for slide in slides
     ]
     _refuse_shared_outline(entries, options)
-    names: set[str] = set()
-    for entry in entries:
-        if entry.path.name in names:
-            raise UsageError(
-                f"two slides are called {entry.path.name}; their results would have the same "
-                "place: give them different output folders"
-            )
-        names.add(entry.path.name)
+    refuse_same_place(entries)
     return entries
 
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from wsiseg.api import (
     NEAREST_MODEL,
     ComputeOptions,
-    Failed,
     entries_of,
     known_formats,
     options_of,
     plan_slide,
 )
+from wsiseg.batches import Failed, place_directory
 from wsiseg.cluster import check_worker_count
 from wsiseg.errors import WsisegError
 from wsiseg.estimate import Estimate, estimate
 from wsiseg.listing import SlideEntry
 from wsiseg.models import MapsModel
-from wsiseg.pipeline import refuse_as_a_run_would, run_directory
+from wsiseg.parts import Part, parse_part
+from wsiseg.pipeline import refuse_as_a_run_would
 from wsiseg.plan import PlanOptions, RunPlan
 from wsiseg.rundir import refuse_unwritable
 from wsiseg.runners import tiles_at_once
@@ -54,6 +56,7 @@ def estimate_many(
     formats: Sequence[str] = ("geojson",),
     overwrite: bool = False,
     strict: bool = False,
+    part: Part | str | None = None,
 ) -> Iterator[SlideEstimate | Failed]:
     """Say for each slide what `segment_many` would do, how long and how large; write nothing.
 
@@ -67,20 +70,25 @@ def estimate_many(
     formats = known_formats(formats)
     if compute.workers is not None:
         check_worker_count(compute.workers)
-    for entry in entries_of(slides, options):
+    entries = entries_of(slides, options)
+    share = parse_part(part, os.environ) if isinstance(part, str) else part
+    for entry in entries:
+        if share is not None and not share.holds(entry.place):
+            continue
         chosen = model if entry.model is None else entry.model
         try:
             with plan_slide(
                 entry.path, chosen, options=options_of(entry, scale, options), compute=compute
             ) as plan:
-                yield _estimate(plan, Path(out), compute, formats, overwrite, strict)
+                yield _estimate(plan, Path(out), entry.place, compute, formats, overwrite, strict)
         except WsisegError as error:
-            yield Failed(entry.path.name, error)
+            yield Failed(entry.path.name, error, entry.place)
 
 
 def _estimate(
     plan: RunPlan,
     out: Path,
+    place: PurePosixPath,
     compute: ComputeOptions,
     formats: Sequence[str],
     overwrite: bool,
@@ -88,11 +96,11 @@ def _estimate(
 ) -> SlideEstimate:
     name = plan.slide.info.name
     warnings = [*plan.warnings, *plan.first_look]
-    folder = run_directory(out, name)
+    folder = place_directory(out, place)
     refuse_as_a_run_would(plan, folder, overwrite, strict)
     if overwrite:
         # What is there would be deleted; in a folder that cannot be, nothing is done yet.
-        folder = run_directory(out / "none", name)
+        folder = place_directory(out / "none", place)
     refuse_unwritable(out)
     predictors = tiles_at_once(plan.numerics, compute.memory_gb)
     need = estimate(plan, folder, predictors, compute.workers, formats)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from wsiseg._folder_search import SLIDE_SUFFIXES, slides_below
+from wsiseg._place import RUN_SUFFIX, checked_place, place_of_file
 from wsiseg._slide_table import read_rows
 from wsiseg.errors import UsageError
 
-SLIDE_SUFFIXES = frozenset(
-    {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".vms", ".vmu"}
-    | {".czi", ".dcm", ".png", ".jpg", ".jpeg"}
-)
-"""What is taken for a slide in a folder; files named one by one may have any."""
+__all__ = [
+    "LIST_SUFFIXES",
+    "RUN_SUFFIX",
+    "SLIDE_SUFFIXES",
+    "SlideEntry",
+    "list_slides",
+    "refuse_same_place",
+]
+
 LIST_SUFFIXES = frozenset({".csv", ".tsv"})
 """What is taken for a list of slides."""
+_UNSAID = PurePosixPath()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +43,16 @@ class SlideEntry:
     """GeoJSON file of the regions."""
     tissue: str | None = None
     """`auto`, `none`, or a GeoJSON file."""
+    place: PurePosixPath = _UNSAID
+    """Where below the output folder the results go, without `.wsiseg`; left out: the file
+    name.  It cannot lead out of that folder."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
         if self.roi is not None:
             object.__setattr__(self, "roi", Path(self.roi))
+        place = place_of_file(self.path) if self.place == _UNSAID else checked_place(self.place)
+        object.__setattr__(self, "place", place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,33 +63,49 @@ class _Found:
     where: str
 
 
-def list_slides(paths: Iterable[Path]) -> list[SlideEntry]:
-    """Return the slides that files, folders and lists name, in their order.
+def list_slides(paths: Iterable[Path], out: Path | None = None) -> list[SlideEntry]:
+    """Return the slides that files, folders and lists name.
 
     A file is taken as it is, whatever its suffix, even if it does not exist: that slide fails
-    later, alone.  A folder is searched, without its folders, for `SLIDE_SUFFIXES`; hidden
-    files are skipped.  A folder whose only slide files are DICOM's is one slide, and so is
-    such a folder in a folder that is searched.  The data folder beside an MRXS file is part of
-    that slide.  A `.csv` or `.tsv` file is a list of slides: a header with a column `slide`
-    (or `path`, `file`, `filename`, `image`), and any of `mpp`, `override_mpp`,
-    `mpp_from_objective`, `model`, `roi`, `tissue`; other columns are ignored, empty cells say
-    nothing, and paths are relative to the list's folder.
+    later, alone.  A folder is searched, with the folders in it, for `SLIDE_SUFFIXES`, in order
+    of name; hidden files and results are skipped.  Links to folders are followed, each folder
+    searched once.  A folder that may not be searched is an entry too, which fails later, alone.
+    A folder whose only slide files are DICOM's is one slide.  The data folder beside an MRXS
+    file is part of that slide.  A `.csv` or `.tsv` file is a list of slides: a header with a
+    column `slide` (or `path`, `file`, `filename`, `image`), and any of `mpp`, `override_mpp`,
+    `mpp_from_objective`, `model`, `roi`, `tissue`, `place`; other columns are ignored, empty
+    cells say nothing, and paths are relative to the list's folder.
+
+    A slide's place is its path below the folder that was searched; in a list what the column
+    `place` says, else the path in the list, if that is relative and without `..`; else the
+    file name.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        Files, folders and lists.
+    out : Path, optional
+        The folder for the results, which is not searched, if it lies in one that is.
 
     Raises
     ------
     UsageError
-        If a folder holds no slide, a list cannot be used (names line and column), or two
-        slides are the same or have one file name: their results would have one place.
+        If a folder holds no slide, a list cannot be used (names line and column), or the
+        results of two slides would have one place.
     """
     given = list(paths)
-    found = [one for path in given for one in _expand(path, given)]
-    _refuse_same_place(found)
+    found = [one for path in given for one in _expand(path, given, out)]
+    refuse_same_place([one.entry for one in found], [one.where for one in found])
     return [one.entry for one in found]
 
 
-def _expand(path: Path, given: list[Path]) -> Iterator[_Found]:
+def _expand(path: Path, given: list[Path], out: Path | None) -> Iterator[_Found]:
     if path.is_dir():
-        yield from (_Found(SlideEntry(inside), str(path)) for inside in _search(path, given))
+        for place in slides_below(path, given, out):
+            if place == PurePosixPath():
+                yield _Found(SlideEntry(path), "the command")
+            else:
+                yield _Found(SlideEntry(path / place, place=place), str(path))
     elif path.suffix.lower() in LIST_SUFFIXES:
         yield from (_Found(_entry(row.values), row.where) for row in read_rows(path))
     else:
@@ -90,90 +117,29 @@ def _entry(values: dict[str, object]) -> SlideEntry:
     return SlideEntry(**values)  # type: ignore[arg-type]
 
 
-def _search(folder: Path, given: list[Path]) -> list[Path]:
-    """Return the slides in a folder, or the folder if it is one."""
-    index = folder.parent / f"{folder.name}.mrxs"
-    if index.is_file():
-        # A shell's `slides/*` names the data folder beside its slide.
-        if index in given:
-            return []
-        raise UsageError(f"{folder} is the data folder of an MRXS slide; give {index.name}")
-    if _is_result(folder):
-        raise UsageError(f"{folder} holds results, no slides; give the folder of the slides")
-    content = _visible(folder)
-    if _is_dicom(content):
-        return [folder]
-    _refuse_mixed(folder, content)
-    found = [path for path in content if _is_slide(path)]
-    if not found:
-        raise UsageError(
-            f"{folder} holds no slide; files ending in {', '.join(sorted(SLIDE_SUFFIXES))} "
-            "are looked for, not in folders within"
-        )
-    return found
+def refuse_same_place(entries: list[SlideEntry], where: list[str] | None = None) -> None:
+    """Raise UsageError if results of two slides would have the same place.
 
-
-def _is_slide(path: Path) -> bool:
-    if path.is_dir():
-        # What may not be read is refused if it was named, not if it lies beside slides.
-        if _is_result(path) or not os.access(path, os.R_OK | os.X_OK):
-            return False
-        content = _visible(path)
-        if _is_dicom(content):
-            return True
-        _refuse_mixed(path, content)
-        return False
-    return path.suffix.lower() in SLIDE_SUFFIXES
-
-
-def _is_dicom(content: list[Path]) -> bool:
-    """Return whether these are the files of one DICOM slide, and none of another slide."""
-    slides = [path for path in content if path.is_file() and path.suffix.lower() in SLIDE_SUFFIXES]
-    return bool(slides) and all(path.suffix.lower() == ".dcm" for path in slides)
-
-
-def _refuse_mixed(folder: Path, content: list[Path]) -> None:
-    """Raise UsageError for several DICOM files beside other slides.
-
-    One is a slide like any other; of several nobody can tell which belong together.
+    Parameters
+    ----------
+    entries : list of SlideEntry
+        All slides.
+    where : list of str, optional
+        What named each of them, for the message.
     """
-    mixed = [path for path in content if path.suffix.lower() == ".dcm" and path.is_file()]
-    if len(mixed) > 1:
-        raise UsageError(
-            f"{folder} holds DICOM files ({mixed[0].name}) and other slides; put the files of each "
-            "DICOM slide into a folder of its own"
-        )
-
-
-def _is_result(folder: Path) -> bool:
-    return folder.resolve().suffix == ".wsiseg" or os.path.isfile(folder / "run.json")  # noqa: PTH113 - no error where one may not look
-
-
-def _visible(folder: Path) -> list[Path]:
-    """Return what lies in a folder, by name."""
-    try:
-        # macOS leaves `._name` beside a file on some disks.
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        raise UsageError(
-            f"{folder} cannot be searched ({error.strerror}); check who may read it"
-        ) from error
-
-
-def _refuse_same_place(found: list[_Found]) -> None:
-    """Raise UsageError if results of two slides would have the same name."""
-    places: dict[str, _Found] = {}
-    for one in found:
-        path = one.entry.path.absolute()
-        first = places.setdefault(path.name, one)
-        if first is one:
+    places: dict[PurePosixPath, int] = {}
+    for number, entry in enumerate(entries):
+        first = places.setdefault(entry.place, number)
+        if first == number:
             continue
-        if first.entry.path.resolve() == path.resolve():
+        other = entries[first]
+        before, now = (where[first], f"{where[number]}: ") if where else ("before", "")
+        if other.path.resolve() == entry.path.resolve():
             raise UsageError(
-                f"{one.where}: {path.name} was named before ({first.where}); name each slide once"
+                f"{now}{entry.place} was named before ({before}); name each slide once"
             )
         raise UsageError(
-            f"{one.where}: two slides are called {path.name} ({first.entry.path} and "
-            f"{one.entry.path}); their results would have the same place: give them different "
-            "output folders"
+            f"{now}the results of two slides would have one place, {entry.place} ({other.path} "
+            f"and {entry.path}); give them different output folders, or different places in a "
+            "list with a column place"
         )

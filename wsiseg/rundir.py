@@ -64,7 +64,7 @@ def temporary_beside(path: Path) -> Path:
 
     It is that of no other call, and tells which process made it.
     """
-    mark = f"{_where_processes_run()}-{os.getpid()}-{secrets.token_hex(4)}"
+    mark = f"{where_processes_run()}-{os.getpid()}-{secrets.token_hex(4)}"
     return path.with_name(f".{path.name}.{mark}.tmp")
 
 
@@ -106,14 +106,17 @@ def is_running(path: Path) -> bool:
 def _process_here(path: Path) -> int | None:
     """Return the process that made a temporary path, None if it ran elsewhere."""
     found = _TEMPORARY.fullmatch(path.name)
-    if found is None or found["where"] != _where_processes_run():
+    if found is None or found["where"] != where_processes_run():
         return None
     return int(found["process"])
 
 
 def _is_at_work(process: int, path: Path) -> bool:
-    if process == os.getpid():
-        return path.name in _in_use
+    return path.name in _in_use if process == os.getpid() else is_alive(process)
+
+
+def is_alive(process: int) -> bool:
+    """Return whether there may be a process of that id here."""
     if os.name != "posix":  # elsewhere to ask is to end it
         return True
     try:
@@ -127,7 +130,7 @@ def _is_at_work(process: int, path: Path) -> bool:
 
 
 @functools.cache
-def _where_processes_run() -> str:
+def where_processes_run() -> str:
     """Return eight hex digits: where they are equal, equal process ids are one process."""
     parts = [platform.node()]
     # Machines may share a name, and containers on one machine have process ids of their own.

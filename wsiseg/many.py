@@ -1,0 +1,310 @@
+"""What users call for many slides."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from wsiseg.api import (
+    NEAREST_MODEL,
+    ComputeOptions,
+    Planned,
+    carry_out,
+    entries_of,
+    known_formats,
+    model_for,
+    options_of,
+    plan_slide,
+)
+from wsiseg.batches import Done, Failed, place_directory, run_batch, write_places
+from wsiseg.cluster import RunOnDask, check_workers, local_client
+from wsiseg.errors import Interrupted, WsisegError
+from wsiseg.listing import SlideEntry
+from wsiseg.models import MapsModel, list_models, load_model
+from wsiseg.models.device import choose_numerics
+from wsiseg.parts import Part, parse_part
+from wsiseg.pipeline import Progress
+from wsiseg.plan import PlanOptions, RunPlan
+from wsiseg.runners import RunHere, TileRunner, tiles_at_once
+from wsiseg.scale import ScaleOptions, resolve_scale
+from wsiseg.slides import open_slide
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+T = TypeVar("T")
+R = TypeVar("R")
+_FEW = 16
+"""So many tiles and fewer are not worth spreading over workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlideTask:
+    """All that decides how one slide of a batch is segmented.  It pickles."""
+
+    entry: SlideEntry
+    out: Path
+    model: str | Path | MapsModel
+    options: PlanOptions
+    """What the entry says, else what is said for all."""
+    compute: ComputeOptions
+    formats: tuple[str, ...]
+    overwrite: bool
+    strict: bool
+
+
+class SlideCluster(Protocol):
+    """Where the slides of a batch run, if not in this process."""
+
+    @property
+    def slides_at_once(self) -> int:
+        """How many slides keep it busy."""
+        ...
+
+    @property
+    def run_tiles(self) -> TileRunner:
+        """Runs the tiles of a slide; fair between slides, for several threads."""
+        ...
+
+    def run_whole(self, function: Callable[[T], R], argument: T, name: str) -> R:
+        """Call a function on one of the workers; raises what it raises."""
+        ...
+
+    def stop(self) -> None:
+        """Drop what is in flight."""
+        ...
+
+
+def segment_many(
+    slides: Iterable[str | Path | SlideEntry],
+    out: str | Path,
+    *,
+    model: str | Path | MapsModel = NEAREST_MODEL,
+    scale: ScaleOptions | float | None = None,
+    options: PlanOptions = PlanOptions(),
+    compute: ComputeOptions = ComputeOptions(),
+    client: Client | None = None,
+    formats: Sequence[str] = ("geojson",),
+    overwrite: bool = False,
+    strict: bool = False,
+    progress: Progress | None = None,
+    planned: Planned | None = None,
+    part: Part | str | None = None,
+) -> Iterator[Done | Failed]:
+    """Segment slides; one that fails does not stop the others.
+
+    Several calls may be at work on the same slides, also on other machines: each slide is done
+    by one of them, and what one leaves undone the next takes over.  Which slides there are, and
+    who is at work on which, stands in `OUT/batch/`; a slide that fails before its run begins
+    leaves the reason in its `run.json`.  One slide alone leaves neither.
+
+    Parameters are those of `segment`, and `part`.  What a `SlideEntry` says about its slide (µm
+    per pixel, model, regions, tissue, place) goes before what is said for all.
+
+    Parameters
+    ----------
+    part : Part or str, optional
+        Only the slides of this part: `"3/8"`, or `"auto"` for what a scheduler's variables say.
+
+    Yields
+    ------
+    Done or Failed
+        One per slide, in order; those another call was at work on come last, and on several
+        workers slides come as they end.
+
+    Raises
+    ------
+    UsageError
+        If something said for all slides cannot be used; then nothing was started.
+    OutputNotWritable
+        If nothing can be written into the output folder any more.
+    Interrupted
+        If the call was interrupted; calling it again continues.
+    """
+    entries = entries_of(slides, options)
+    formats = known_formats(formats)
+    share = parse_part(part, os.environ) if isinstance(part, str) else part
+    mine = [entry for entry in entries if share is None or share.holds(entry.place)]
+    known = load_model(model) if model != NEAREST_MODEL else model
+    compute = _settled(known, compute)
+
+    def task_of(entry: SlideEntry) -> SlideTask:
+        chosen = known if entry.model is None else entry.model
+        settled = options_of(entry, scale, options)
+        return SlideTask(entry, Path(out), chosen, settled, compute, formats, overwrite, strict)
+
+    if len(entries) > 1:
+        write_places(Path(out), entries)
+    if not mine:
+        return
+    with slide_cluster(compute, client) as cluster:
+        if len(entries) == 1:
+            yield _alone(task_of(mine[0]), cluster, progress, planned)
+        else:
+            yield from _batch(mine, task_of, cluster, progress, planned)
+
+
+def _alone(
+    task: SlideTask,
+    cluster: SlideCluster | None,
+    progress: Progress | None,
+    planned: Planned | None,
+) -> Done | Failed:
+    """Segment one slide that is no batch: it is not claimed, and a failure leaves nothing."""
+    entry = task.entry
+    try:
+        path = _segment_spread(task, cluster, progress, planned)
+    except Interrupted:
+        raise
+    except WsisegError as error:
+        return Failed(entry.path.name, error, entry.place)
+    return Done(entry.path.name, path, entry.place)
+
+
+def _batch(
+    entries: Sequence[SlideEntry],
+    task_of: Callable[[SlideEntry], SlideTask],
+    cluster: SlideCluster | None,
+    progress: Progress | None,
+    planned: Planned | None,
+) -> Iterator[Done | Failed]:
+    at_once = 1 if cluster is None else cluster.slides_at_once
+    stop = threading.Event()
+
+    def tell(stage: str, done: int, total: int) -> None:
+        if stop.is_set():
+            raise Interrupted("interrupted; finished tiles are kept")
+        # The stages of several slides at once would be a muddle.
+        if progress is not None and at_once == 1:
+            progress(stage, done, total)
+
+    def segment_one(entry: SlideEntry) -> Path:
+        task = task_of(entry)
+        if cluster is not None and at_once > 1 and _has_few_tiles(task):
+            return cluster.run_whole(segment_here, _for_elsewhere(task), str(entry.place))
+        return _segment_spread(task, cluster, tell, planned)
+
+    drop = (lambda: None) if cluster is None else cluster.stop
+    out, n_ended = task_of(entries[0]).out, 0
+    try:
+        for outcome in run_batch(entries, out, segment_one, at_once, stop=stop, drop=drop):
+            n_ended += 1
+            yield outcome
+            if progress is not None:
+                progress("slides", n_ended, len(entries))
+    except (KeyboardInterrupt, Interrupted) as error:
+        raise Interrupted(
+            f"interrupted after {n_ended} of {len(entries)} slides; finished tiles of the others "
+            "are kept, call the same command again to continue"
+        ) from error
+
+
+def _segment_spread(
+    task: SlideTask,
+    cluster: SlideCluster | None,
+    progress: Progress | None,
+    planned: Planned | None,
+) -> Path:
+    """Segment a slide from this process, its tiles on the cluster, if there is one."""
+    compute = task.compute
+    with plan_slide(task.entry.path, task.model, None, task.options, compute) as plan:
+        if planned is not None:
+            planned(plan)
+        here = RunHere(tiles_at_once(plan.numerics, compute.memory_gb))
+        run_tiles = here if cluster is None else cluster.run_tiles
+        return _carry_out(task, plan, run_tiles, progress)
+
+
+def segment_here(task: SlideTask) -> Path:
+    """Segment a slide in this process, one tile at a time; what a worker does.
+
+    Returns
+    -------
+    Path
+        The run's directory.
+    """
+    with plan_slide(task.entry.path, task.model, None, task.options, task.compute) as plan:
+        return _carry_out(task, plan, RunHere(1), None)
+
+
+def _carry_out(
+    task: SlideTask, plan: RunPlan, run_tiles: TileRunner, progress: Progress | None
+) -> Path:
+    folder = place_directory(task.out, task.entry.place)
+    result = carry_out(plan, folder, run_tiles, task.formats, task.overwrite, progress, task.strict)
+    return result.path
+
+
+def _for_elsewhere(task: SlideTask) -> SlideTask:
+    """Return a task with whole paths: a worker may have another working directory."""
+    entry, options = task.entry, task.options
+    if isinstance(options.roi, Path):
+        options = replace(options, roi=options.roi.absolute())
+    if isinstance(options.tissue, Path):
+        options = replace(options, tissue=options.tissue.absolute())
+    entry = replace(entry, path=entry.path.absolute())
+    return replace(task, entry=entry, out=task.out.absolute(), options=options)
+
+
+def _has_few_tiles(task: SlideTask) -> bool:
+    """Return whether a slide has so few tiles that one worker does it as fast as several."""
+    with open_slide(task.entry.path) as slide:
+        info = slide.info
+        card = model_for(info, task.model, task.options.scale).card
+        scale = resolve_scale(
+            info.name, info.mpp_x, info.mpp_y, info.objective_power, task.options.scale
+        )
+        per_core = card.core_px * card.mpp / scale.mpp
+        return math.ceil(info.width_px / per_core) * math.ceil(info.height_px / per_core) <= _FEW
+
+
+def _settled(known: str | MapsModel, compute: ComputeOptions) -> ComputeOptions:
+    """Return where the network runs, the same for all slides and workers.
+
+    Raises
+    ------
+    UsageError
+        If it cannot run there: before anything is begun, not once for each slide.
+    """
+    cards = list_models() if isinstance(known, str) else [known.card]
+    kinds = {
+        choose_numerics(card, compute.device, compute.precision, compute.batch_size).device_kind
+        for card in cards
+    }
+    return replace(compute, device=kinds.pop()) if compute.device == "auto" and kinds else compute
+
+
+@dataclass(frozen=True, slots=True)
+class _TilesOnDask:
+    """A Dask client that runs the tiles of one slide after the other."""
+
+    run_tiles: RunOnDask
+    slides_at_once: int = 1
+
+    def run_whole(self, function: Callable[[T], R], argument: T, name: str) -> R:
+        """Call a function on a worker."""
+        task = self.run_tiles.client.submit(function, argument, key=name, pure=False)
+        found: R = task.result()
+        return found
+
+    def stop(self) -> None:
+        """Drop nothing: there is only what the calling thread waits for."""
+
+
+@contextmanager
+def slide_cluster(compute: ComputeOptions, client: Client | None) -> Iterator[SlideCluster | None]:
+    """Give where slides run; None: in this process."""
+    if client is not None:
+        check_workers(client)
+        yield _TilesOnDask(RunOnDask(client))
+    elif compute.workers is not None:
+        with local_client(compute.workers) as local:
+            yield _TilesOnDask(RunOnDask(local))
+    else:
+        yield None
