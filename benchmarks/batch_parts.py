@@ -87,7 +87,7 @@ def disturbed_parts(
 
 def _is_at_work(out: Path, call: Call) -> bool:
     """Return whether a call has a slide in its hands."""
-    owner = f"{call.process.pid}"
+    owner = f'"process": {call.process.pid},'
     claims = out / "batch" / "claims"
     return any(owner in _text(path) for path in claims.rglob("*") if path.is_file())
 
