@@ -145,7 +145,7 @@ def test_a_slide_is_segmented_and_told_of(run: Callable[..., Any], folder: Path)
 def test_the_licence_is_said_once_a_run(run: Callable[..., Any], folder: Path) -> None:
     (folder / "b.png").write_bytes((folder / "a.png").read_bytes())
     for quiet in ([], ["--quiet"]):
-        done = run("segment", ".", "-o", "out", "--mpp", 0.25, *quiet)
+        done = run("segment", ".", "-o", f"out{len(quiet)}", "--mpp", 0.25, *quiet)
         assert done.exit_code == 0
         assert done.stdout.count("results:") == 2
         assert done.stderr.count(STAND_IN.card.licence_note) == 1

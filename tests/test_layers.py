@@ -36,21 +36,14 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         *("pictures", "testing/"),
     ),
     (
-        *("plan", "assemble", "side_files", "manifest", "runners", "pipeline", "exporting"),
+        *("plan", "assemble", "side_files", "manifest", "runners", "pipeline"),
+        *("exporting", "finished"),
         *("training/", "evaluation/"),
     ),
     ("batches", "cluster", "estimate"),
     (
-        "api",
-        "many",
-        "dry_run",
-        "seam_check",
-        "doctor",
-        "demo",
-        "__init__",
-        "__main__",
-        "terminal",
-        "cli",
+        *("api", "many", "dry_run", "seam_check", "doctor", "demo"),
+        *("__init__", "__main__", "terminal", "cli"),
     ),
 )
 """The table of docs/architecture.md; `name/` is a package with all in it that is not named."""
@@ -70,6 +63,7 @@ PART_OF = {
     "_folder_search": "listing",
     "_label_runs": "decode",
     "_place": "listing",
+    "_plan_identity": "plan",
     "_quality_appearance": "quality",
     "_quality_colour": "quality",
     "_quality_flags": "quality",

@@ -12,17 +12,19 @@ from wsiseg.choosing import choose_model
 from wsiseg.cluster import RunOnDask, check_workers, local_client
 from wsiseg.errors import Interrupted, UsageError
 from wsiseg.exporters import find_exporter
+from wsiseg.finished import finished_run
 from wsiseg.listing import SlideEntry, refuse_same_place
 from wsiseg.machine import RUN_GB
 from wsiseg.models import MapsModel, ModelFile, Numerics, check_weights, list_models, load_model
 from wsiseg.models.device import choose_numerics
-from wsiseg.pipeline import Progress, run_directory, segment_planned
+from wsiseg.pipeline import Progress, judged, run_directory, segment_planned
 from wsiseg.plan import PlanOptions, RunPlan, plan_run
 from wsiseg.results import Result
 from wsiseg.rundir import RunDir
 from wsiseg.runners import RunHere, TileRunner, tiles_at_once
 from wsiseg.scale import ScaleOptions, resolve_scale
 from wsiseg.slides import Slide, SlideInfo, open_slide
+from wsiseg.slides.stamp import stamp_of
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -120,6 +122,12 @@ def segment(
     12034
     """
     formats = known_formats(formats)
+    if isinstance(slide, str | Path) and not overwrite:
+        there = run_directory(Path(out), Path(slide).name)
+        said = with_scale(options, scale)
+        done = finished_before(Path(slide), there, model, said, compute, formats)
+        if done is not None:
+            return judged(done, strict)
     with plan_slide(slide, model, scale, options, compute) as plan:
         if planned is not None:
             planned(plan)
@@ -150,6 +158,25 @@ def carry_out(
         ) from error
 
 
+def finished_before(
+    slide: Path,
+    folder: RunDir,
+    model: str | Path | MapsModel,
+    options: PlanOptions,
+    compute: ComputeOptions,
+    formats: Sequence[str],
+) -> Result | None:
+    """Return the run if it is finished, and that is to be seen without opening the slide."""
+
+    def choose(info: SlideInfo) -> tuple[MapsModel, Numerics]:
+        chosen = model_for(info, model, options.scale)
+        return chosen, choose_numerics(
+            chosen.card, compute.device, compute.precision, compute.batch_size
+        )
+
+    return finished_run(slide, folder, options, choose, formats)
+
+
 @contextmanager
 def plan_slide(
     slide: str | Path | Slide,
@@ -162,9 +189,9 @@ def plan_slide(
 
     Parameters are those of `segment`; nothing is written.
     """
-    if scale is not None:
-        rules = scale if isinstance(scale, ScaleOptions) else ScaleOptions(mpp=float(scale))
-        options = replace(options, scale=rules)
+    options = with_scale(options, scale)
+    # Before anything is read: what is written to the file meanwhile makes it another one.
+    stamp = stamp_of(Path(slide)) if isinstance(slide, str | Path) else None
     with _opened(slide) as opened:
         chosen = model_for(opened.info, model, options.scale)
         if isinstance(chosen, ModelFile):
@@ -173,7 +200,15 @@ def plan_slide(
         numerics = choose_numerics(
             chosen.card, compute.device, compute.precision, compute.batch_size
         )
-        yield plan_run(opened, chosen, numerics, options)
+        yield plan_run(opened, chosen, numerics, options, stamp)
+
+
+def with_scale(options: PlanOptions, scale: ScaleOptions | float | None) -> PlanOptions:
+    """Return the options with what is said of the scale apart from them."""
+    if scale is None:
+        return options
+    rules = scale if isinstance(scale, ScaleOptions) else ScaleOptions(mpp=float(scale))
+    return replace(options, scale=rules)
 
 
 def model_for(info: SlideInfo, model: str | Path | MapsModel, scale: ScaleOptions) -> MapsModel:
@@ -226,9 +261,7 @@ def options_of(
     entry: SlideEntry, scale: ScaleOptions | float | None, options: PlanOptions
 ) -> PlanOptions:
     """Return the options for one slide: what its list says, else what is said for all."""
-    rules = options.scale
-    if scale is not None:
-        rules = scale if isinstance(scale, ScaleOptions) else ScaleOptions(mpp=float(scale))
+    rules = with_scale(options, scale).scale
     if entry.mpp is not None or entry.override_mpp is not None:
         rules = replace(rules, mpp=entry.mpp, override_mpp=entry.override_mpp)
     if entry.mpp_from_objective is not None:

@@ -229,8 +229,10 @@ def class_colours(plan: RunPlan) -> dict[str, tuple[int, int, int]]:
 
 
 def _mask_source(plan: RunPlan, spool: CellSpool) -> MaskSource:
+    slide = plan.looked_at
+
     def read_rgb(frame: Frame, box: Box) -> NDArray[np.uint8]:
-        return read_frame(plan.slide, frame, box)
+        return read_frame(slide, frame, box)
 
     return MaskSource(
         plan.frame,

@@ -245,11 +245,11 @@ def _outcomes(work: _Work, poll_s: float) -> Iterator[Done | Failed]:
 def _outcome(work: _Work, entry: SlideEntry, was_elsewhere: bool) -> Done | Failed | None:
     """Return what becomes of a slide, None if another call is at work on it."""
     name, folder = entry.path.name, place_directory(work.out, entry.place)
-    if work.is_finished(entry):
-        return Done(name, folder.path, entry.place)
-    if not work.claims.take(entry.place):
-        return None
     try:
+        if work.is_finished(entry):
+            return Done(name, folder.path, entry.place)
+        if not work.claims.take(entry.place):
+            return None
         failure = failure_of(folder) if was_elsewhere else None
         if failure is not None:
             return Failed(name, failure, entry.place)

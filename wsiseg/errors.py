@@ -8,6 +8,7 @@ WsisegError
 ├── SlideNotReadable (OSError)           a slide or image cannot be opened
 │   ├── UnknownFormat                    … by this reader: it is of a kind for another
 │   └── TileNotReadable                  … or a part of it cannot be decoded
+├── TileCrashed                          a tile ended the process it ran in, twice
 ├── OutputNotWritable (OSError)          results cannot be written
 ├── UnknownName (LookupError)            no model, class, format or plug-in of that name
 ├── ModelNotUsable (ValueError)          a model file is damaged or of a newer format
@@ -52,6 +53,10 @@ class UnknownFormat(SlideNotReadable):
 
 class TileNotReadable(SlideNotReadable):
     """A part of a slide cannot be decoded."""
+
+
+class TileCrashed(WsisegError):
+    """A tile ended the worker process it ran in, and did so again when it ran alone."""
 
 
 class OutputNotWritable(WsisegError, OSError):

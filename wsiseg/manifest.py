@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import shapely
 
 from wsiseg.assemble import CellCounts, class_colours, stitch_counts_json
+from wsiseg.geometry import Box
 from wsiseg.machine import PeakMemory
 from wsiseg.models import ModelCard
 from wsiseg.plan import RunPlan, RunWarning
 from wsiseg.predict import TileReport
 from wsiseg.quality import TileQuality, slide_warnings
+from wsiseg.regions import Region, area_px2, union_of
 from wsiseg.results import Result
 from wsiseg.rundir import RESULT_VERSION, RUN_FORMAT_VERSION
 from wsiseg.side_files import RESEARCH_USE
 from wsiseg.stopwatch import Stopwatch
 from wsiseg.tiles import plan_tiles
 
+_NO_AREA_MM2 = 1e-9
+"""Less is what rounding leaves."""
 _LEAST_PROBED = 30
 """Nuclei below which their median size says nothing."""
 
@@ -34,6 +39,7 @@ def started_run(plan: RunPlan, started: str) -> dict[str, Any]:
         "bounds": list(asdict(info.bounds).values()),
         "mpp": plan.scale.mpp,
         "mpp_source": plan.scale.source,
+        "stamp": None if plan.stamp is None else plan.stamp.to_json(),
     }
     nothing = "no tissue in the regions" if plan.regions else "no tissue was found"
     no_area = None if plan.analysed_mm2 > 0 else nothing
@@ -99,11 +105,68 @@ def cell_fields(counts: CellCounts) -> dict[str, Any]:
     }
 
 
+def left_out_fields(
+    plan: RunPlan, record: Mapping[str, Any], reports: Sequence[TileReport]
+) -> dict[str, Any]:
+    """Return what tiles that were left out change: they are listed, and their area is not analysed.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        What was run.
+    record : mapping
+        What `run.json` says so far.
+    reports : sequence of TileReport
+        Of all tiles.
+    """
+    left_out = [report for report in reports if "unreadable" in report]
+    if not left_out:
+        return {}
+    cores = {(tile.row, tile.col): tile.core for tile, _ in plan.tiles}
+    boxes = [_level0_box(cores[r["row"], r["col"]], plan) for r in left_out]
+    lost = shapely.union_all([shapely.box(x, y, x + w, y + h) for x, y, w, h in boxes])
+    regions = [
+        entry
+        | {"analysed_mm2": max(0.0, entry["analysed_mm2"] - _tissue_mm2(plan, [region], lost))}
+        for entry, region in zip(record["regions"], plan.regions, strict=True)
+    ]
+    counted = [region for region in plan.regions if not region.missing]
+    without = 0.0 if plan.regions and not counted else _tissue_mm2(plan, counted, lost)
+    left_mm2 = plan.analysed_mm2 - without
+    analysed_mm2 = left_mm2 if left_mm2 > _NO_AREA_MM2 else 0.0
+    listed = [
+        {"row": report["row"], "col": report["col"], "box": box, "reason": report["unreadable"]}
+        for report, box in zip(left_out, boxes, strict=True)
+    ]
+    none_left = None if analysed_mm2 else "no tile could be read"
+    return {
+        "analysed_mm2": analysed_mm2,
+        "no_density_reason": record["no_density_reason"] or none_left,
+        "regions": regions,
+        "tiles": {**record["tiles"], "unreadable": listed},
+    }
+
+
+def _level0_box(core: Box, plan: RunPlan) -> list[float]:
+    """Return x, y, width, height in level-0 px of a core, as far as there is slide."""
+    box, scale = core.intersection(plan.frame.box), plan.frame.scale
+    return [box.x_px * scale, box.y_px * scale, box.width_px * scale, box.height_px * scale]
+
+
+def _tissue_mm2(plan: RunPlan, regions: Sequence[Region], shape: Any) -> float:
+    """Return the tissue in a shape and, if there are any, in the regions."""
+    info = plan.slide.info
+    within = shape.intersection(union_of(regions)) if regions else shape
+    size_px = (info.width_px, info.height_px)
+    return area_px2(within, plan.area.inside, plan.area.frame, size_px) * plan.scale.mpp**2 / 1e6
+
+
 def warnings_of_cells(
     plan: RunPlan, result: Result, counts: CellCounts, reports: Sequence[TileReport]
 ) -> list[RunWarning]:
     """Return what all tiles and cells tell; without a tile, what the first look told."""
     warnings = tile_warnings(plan, reports) if reports else list(plan.first_look)
+    warnings += _left_out(reports, plan.analysed_mm2 - result.analysed_mm2)
     if plan.analysed_mm2 == 0:
         what = "the regions hold no tissue" if plan.regions else "no tissue was found"
         message = f"{what}, so nothing was analysed; --tissue none takes everything for tissue"
@@ -116,6 +179,17 @@ def warnings_of_cells(
     return warnings
 
 
+def _left_out(reports: Sequence[TileReport], lost_mm2: float) -> list[RunWarning]:
+    reasons = [report["unreadable"] for report in reports if "unreadable" in report]
+    if not reasons:
+        return []
+    message = (
+        f"{len(reasons)} of {len(reports)} tiles were left out ({lost_mm2:.3g} mm² of tissue, not "
+        f"part of any density); the first: {reasons[0]}"
+    )
+    return [{"code": "unreadable-tiles", "message": message}]
+
+
 def tile_warnings(plan: RunPlan, reports: Sequence[TileReport]) -> list[RunWarning]:
     """Return what tiles tell of the slide's stain, focus, ink and the network's confidence."""
     counted = plan_tiles(plan.grid, plan.counted)
@@ -124,6 +198,7 @@ def tile_warnings(plan: RunPlan, reports: Sequence[TileReport]) -> list[RunWarni
     measured = [
         (TileQuality.from_json(report["quality"]), shares.get((report["row"], report["col"]), 0.0))
         for report in reports
+        if "unreadable" not in report
     ]
     confidence = [(report["mean_confidence"], report["n_own"]) for report in reports]
     return slide_warnings(measured, plan.model.card.appearance, confidence)

@@ -17,6 +17,7 @@ from wsiseg.api import (
     Planned,
     carry_out,
     entries_of,
+    finished_before,
     known_formats,
     model_for,
     options_of,
@@ -29,7 +30,7 @@ from wsiseg.listing import SlideEntry
 from wsiseg.models import MapsModel, list_models, load_model
 from wsiseg.models.device import choose_numerics
 from wsiseg.parts import Part, parse_part
-from wsiseg.pipeline import Progress
+from wsiseg.pipeline import Progress, judged
 from wsiseg.plan import PlanOptions, RunPlan
 from wsiseg.runners import RunHere, TileRunner, tiles_at_once
 from wsiseg.scale import ScaleOptions, resolve_scale
@@ -158,8 +159,10 @@ def _alone(
 ) -> Done | Failed:
     """Segment one slide that is no batch: it is not claimed, and a failure leaves nothing."""
     entry = task.entry
+    path = place_directory(task.out, entry.place).path
     try:
-        path = _segment_spread(task, cluster, progress, planned)
+        if not _is_finished(task):
+            path = _segment_spread(task, cluster, progress, planned)
     except Interrupted:
         raise
     except WsisegError as error:
@@ -190,10 +193,15 @@ def _batch(
             return cluster.run_whole(segment_here, _for_elsewhere(task), str(entry.place))
         return _segment_spread(task, cluster, tell, planned)
 
+    def is_finished(entry: SlideEntry) -> bool:
+        return _is_finished(task_of(entry))
+
     drop = (lambda: None) if cluster is None else cluster.stop
     out, n_ended = task_of(entries[0]).out, 0
     try:
-        for outcome in run_batch(entries, out, segment_one, at_once, stop=stop, drop=drop):
+        for outcome in run_batch(
+            entries, out, segment_one, at_once, is_finished=is_finished, stop=stop, drop=drop
+        ):
             n_ended += 1
             yield outcome
             if progress is not None:
@@ -203,6 +211,17 @@ def _batch(
             f"interrupted after {n_ended} of {len(entries)} slides; finished tiles of the others "
             "are kept, call the same command again to continue"
         ) from error
+
+
+def _is_finished(task: SlideTask) -> bool:
+    """Return whether a slide is done, as far as that is to be seen without opening it."""
+    if task.overwrite:
+        return False
+    folder = place_directory(task.out, task.entry.place)
+    done = finished_before(
+        task.entry.path, folder, task.model, task.options, task.compute, task.formats
+    )
+    return done is not None and judged(done, task.strict) is done
 
 
 def _segment_spread(

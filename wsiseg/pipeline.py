@@ -30,6 +30,7 @@ from wsiseg.exporters import find_exporter
 from wsiseg.machine import PeakMemory, cores
 from wsiseg.manifest import (
     cell_fields,
+    left_out_fields,
     peak_of_processes,
     probe_warnings,
     stage_seconds,
@@ -120,18 +121,18 @@ def segment_planned(
     if overwrite:
         delete(folder)
     elif done:
-        return _judged(_finished(folder, formats), strict)
+        return judged(finished(folder, formats), strict)
     try:
         result = _attempt(plan, folder, run_tiles, formats, tell, strict)
     except Exception:
         if not is_finished_meanwhile(folder, plan):
             raise
         # Another call with the same identity was faster and has cleared the tile files.
-        result = _finished(folder, formats)
-    return _judged(result, strict)
+        result = finished(folder, formats)
+    return judged(result, strict)
 
 
-def _finished(folder: RunDir, formats: Sequence[str]) -> Result:
+def finished(folder: RunDir, formats: Sequence[str]) -> Result:
     """Return a run that an earlier call has finished, or another one meanwhile."""
     # Left by a call that was stopped between its last two steps.
     clear(folder)
@@ -152,7 +153,7 @@ def _attempt(
     with logged_to(folder.path / "log.txt", log):
         try:
             if is_finished_meanwhile(folder, plan):
-                return _finished(folder, formats)
+                return finished(folder, formats)
             return _run(plan, attempt, run_tiles, formats, tell, record, strict)
         except BaseException as error:
             if not is_finished_meanwhile(folder, plan):
@@ -185,13 +186,13 @@ def refuse_as_a_run_would(plan: RunPlan, folder: RunDir, overwrite: bool, strict
     if strict and not done:
         refuse_warnings(plan.slide.info.name, [*plan.warnings, *plan.first_look], "nothing was run")
     if strict and done:
-        _judged(open_result(folder.path), strict)
+        judged(open_result(folder.path), strict)
     if overwrite:
         refuse_deleting_input(folder, plan)
     return done
 
 
-def _judged(result: Result, strict: bool) -> Result:
+def judged(result: Result, strict: bool) -> Result:
     """Return a finished run, unless it has warnings and that is a failure."""
     if strict:
         refuse_warnings(result.name, result.warnings, f"finished, results in {result.path.name}")
@@ -217,7 +218,7 @@ def _run(
     with PeakMemory() as peak:
         reports, counts = _cells_and_masks(plan, folder, run_tiles, tell, watch, strict)
         log.info("%d cells", counts.n_cells)
-        run = {**record, **cell_fields(counts)}
+        run = {**record, **cell_fields(counts), **left_out_fields(plan, record, reports)}
         result = Result(folder.path, run)
         for number, name in enumerate(formats):
             tell("exports", number, len(formats))
@@ -296,6 +297,7 @@ def tile_job(plan: RunPlan, folder: RunDir) -> TileJob:
         run_key=plan.run_key,
         # A worker may have another working directory.
         folder=folder.path.absolute(),
+        skip_bad_tiles=plan.options.skip_bad_tiles,
     )
 
 
@@ -337,7 +339,9 @@ def _done_before(plan: RunPlan, folder: RunDir) -> Iterator[tuple[Tile, dict[str
     """Yield each tile with the report an earlier call has left, None without a valid one."""
 
     def read(tile: Tile) -> dict[str, Any] | None:
-        return read_tile_report(folder.tile_file(tile), plan.run_key)
+        report = read_tile_report(folder.tile_file(tile), plan.run_key)
+        # A tile that was left out is tried again: the disk may have been to blame.
+        return None if report is None or "unreadable" in report else report
 
     tiles = [tile for tile, _ in plan.tiles]
     with ThreadPoolExecutor(cores(), "wsiseg-check") as readers:

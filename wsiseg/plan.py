@@ -14,12 +14,13 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from wsiseg._plan_identity import run_identity, tile_identity, tissue_source
 from wsiseg.decode import DecodeOptions
 from wsiseg.errors import UsageError
 from wsiseg.first_look import sample_quality
 from wsiseg.geometry import Box, Frame
 from wsiseg.machine import cores
-from wsiseg.models import MapsModel, Numerics
+from wsiseg.models import MapsModel, ModelCard, Numerics
 from wsiseg.quality import slide_warnings
 from wsiseg.records import Tile
 from wsiseg.regions import (
@@ -29,13 +30,14 @@ from wsiseg.regions import (
     area_px2,
     covered,
     read_regions,
-    region_fingerprint,
     touched,
     union_of,
 )
-from wsiseg.rundir import RESULT_VERSION, canonical_hash
+from wsiseg.rundir import canonical_hash
 from wsiseg.scale import ScaleOptions, SlideScale, resolve_scale, upsampling_warning
 from wsiseg.slides import Slide, SlideInfo, frame_at, read_frame
+from wsiseg.slides.damaged import WhiteWhereDamaged
+from wsiseg.slides.stamp import FileStamp
 from wsiseg.stitch import StitchOptions
 from wsiseg.tiles import AreaMask, TileGrid, plan_tiles
 from wsiseg.tissue import TissueOptions, find_tissue
@@ -62,6 +64,9 @@ class PlanOptions:
     """Constants of stitching."""
     grid_offset_px: int = 0
     """Moves the tile grid; only seam checks use it."""
+    skip_bad_tiles: bool = False
+    """Leave out tiles that cannot be read, or that end a worker process; the results list them,
+    and `analysed_mm2` is without them."""
 
     def __post_init__(self) -> None:
         # What is typed at the command line, or read from a list, is text.
@@ -88,6 +93,11 @@ class PlanOptions:
         if self.roi_origin not in get_args(RoiOrigin):
             known = ", ".join(get_args(RoiOrigin))
             raise UsageError(f"roi_origin is {self.roi_origin!r}; one of {known} is needed")
+
+    @property
+    def tissue_source(self) -> TissueOptions | Path | None:
+        """What the tissue comes from, when texts are understood."""
+        return tissue_choice(self.tissue) if isinstance(self.tissue, str) else self.tissue
 
 
 def tissue_choice(text: str) -> TissueOptions | Path | None:
@@ -127,11 +137,18 @@ class RunPlan:
     """What a few blocks of tissue tell; what all tiles tell replaces it."""
     seconds: float
     """What planning took."""
+    stamp: FileStamp | None = None
+    """Of the slide's file, if it is one."""
 
     @property
     def frame(self) -> Frame:
         """The model frame."""
         return self.grid.frame
+
+    @property
+    def looked_at(self) -> Slide:
+        """The slide as masks and pictures show it."""
+        return WhiteWhereDamaged(self.slide) if self.options.skip_bad_tiles else self.slide
 
     @property
     def model_mpp(self) -> float:
@@ -146,28 +163,19 @@ class RunPlan:
     @property
     def tile_identity(self) -> dict[str, Any]:
         """All that decides what is in a tile."""
-        info = self.slide.info
-        return {
-            "slide": info.fingerprint,
-            "reader": info.reader,
-            "model": self.model.card.name,
-            "model_sha256": self.model.card.sha256,
-            "mpp": self.scale.mpp,
-            "scale": self.frame.scale,
-            "grid_offset_px": self.options.grid_offset_px,
-            "spare_px": self.options.stitch.spare_px,
-            "numerics": self.numerics.to_json(),
-            "result_version": RESULT_VERSION,
-        }
+        return tile_identity(
+            self.slide.info,
+            self.model.card,
+            self.numerics,
+            self.options,
+            self.scale.mpp,
+            self.frame.scale,
+        )
 
     @property
     def identity(self) -> dict[str, Any]:
         """All that decides what is in the results."""
-        return self.tile_identity | {
-            "tissue": self.tissue_source,
-            "roi": region_fingerprint(self.regions) if self.regions else "none",
-            "stitch": {"min_area_px": self.options.stitch.min_area_px},
-        }
+        return run_identity(self.tile_identity, self.tissue_source, self.regions, self.options)
 
     @property
     def run_key(self) -> str:
@@ -175,7 +183,13 @@ class RunPlan:
         return canonical_hash(self.tile_identity)
 
 
-def plan_run(slide: Slide, model: MapsModel, numerics: Numerics, options: PlanOptions) -> RunPlan:
+def plan_run(
+    slide: Slide,
+    model: MapsModel,
+    numerics: Numerics,
+    options: PlanOptions,
+    stamp: FileStamp | None = None,
+) -> RunPlan:
     """Settle scale, area and tiles of a run.
 
     Tissue is found on the whole slide, with or without a region of interest, so that a
@@ -193,14 +207,15 @@ def plan_run(slide: Slide, model: MapsModel, numerics: Numerics, options: PlanOp
     scale = resolve_scale(info.name, info.mpp_x, info.mpp_y, info.objective_power, options.scale)
     warning = upsampling_warning(info.name, scale.mpp, card.mpp, options.scale)
     warnings = [] if warning is None else [{"code": "up-sampled", "message": warning}]
-    source = tissue_choice(options.tissue) if isinstance(options.tissue, str) else options.tissue
+    source = options.tissue_source
     tissue = _read_tissue(info, source)
     roi = _read_roi(info, options)
     for file in (tissue, roi):
         warnings += [{"code": "regions", "message": said} for said in file.warnings]
     frame = frame_at(info, scale.mpp, card.mpp)
     grid = TileGrid(frame, card.core_px, card.margin_px, options.grid_offset_px)
-    area = find_area(slide, frame, frame.scale * scale.mpp, source, tissue.regions)
+    seen = WhiteWhereDamaged(slide) if options.skip_bad_tiles else slide
+    area = find_area(seen, frame, frame.scale * scale.mpp, source, tissue.regions)
     near, counted = None, area
     if roi.regions:
         # A nucleus inside may lose pixels to one outside, up to a tile's margin away.
@@ -220,7 +235,7 @@ def plan_run(slide: Slide, model: MapsModel, numerics: Numerics, options: PlanOp
         grid=grid,
         area=area,
         counted=counted,
-        tissue_source=_tissue_source(source, tissue.regions),
+        tissue_source=tissue_source(source, tissue.regions),
         regions=roi.regions,
         analysed_mm2=analysed_mm2,
         region_mm2=tuple(
@@ -230,6 +245,29 @@ def plan_run(slide: Slide, model: MapsModel, numerics: Numerics, options: PlanOp
         warnings=tuple(warnings),
         first_look=tuple(slide_warnings(looked_at, card.appearance)),
         seconds=time.perf_counter() - start,
+        stamp=stamp,
+    )
+
+
+def identity_unseen(
+    info: SlideInfo, card: ModelCard, numerics: Numerics, options: PlanOptions
+) -> dict[str, Any]:
+    """Return the identity that the plan of a run would have, without a look at any pixel.
+
+    Raises
+    ------
+    MissingScale, ScaleRefused, UsageError
+        As `plan_run`.
+    """
+    scale = resolve_scale(info.name, info.mpp_x, info.mpp_y, info.objective_power, options.scale)
+    upsampling_warning(info.name, scale.mpp, card.mpp, options.scale)
+    source = options.tissue_source
+    frame = frame_at(info, scale.mpp, card.mpp)
+    return run_identity(
+        tile_identity(info, card, numerics, options, scale.mpp, frame.scale),
+        tissue_source(source, _read_tissue(info, source).regions),
+        _read_roi(info, options).regions,
+        options,
     )
 
 
@@ -250,16 +288,6 @@ def _read_roi(info: SlideInfo, options: PlanOptions) -> RegionFile:
         return RegionFile(tuple(options.roi), "slide", ())
     size_px = (info.width_px, info.height_px)
     return read_regions(Path(options.roi), info.name, size_px, info.bounds, options.roi_origin)
-
-
-def _tissue_source(
-    tissue: TissueOptions | Path | None, regions: Sequence[Region]
-) -> dict[str, Any] | str:
-    if tissue is None:
-        return "none"
-    if isinstance(tissue, TissueOptions):
-        return tissue.to_json()
-    return {"file": region_fingerprint(regions)}
 
 
 def _tissue_in_mm2(
@@ -292,6 +320,9 @@ def find_area(
         inside = np.ones((coarse.height_px, coarse.width_px), np.bool_)
     elif isinstance(tissue, TissueOptions):
         inside = find_tissue(read_overview(slide, coarse), model_mpp * factor, tissue)
+        if isinstance(slide, WhiteWhereDamaged):
+            # What could not be looked at may be tissue: its tiles are tried, and listed.
+            inside |= _damaged_in(slide, coarse)
     else:
         inside = covered(union_of(given), coarse)
         # The middles of the last pixels may lie beyond the slide, where no outline reaches.
@@ -300,6 +331,17 @@ def find_area(
         if coarse.height_px > 1 and (coarse.height_px - 0.5) * coarse.scale >= slide.info.height_px:
             inside[-1] = inside[-2]
     return AreaMask(coarse, factor, inside)
+
+
+def _damaged_in(slide: WhiteWhereDamaged, frame: Frame) -> NDArray[np.bool_]:
+    """Return where in a frame the slide was found to be damaged."""
+    damaged = np.zeros((frame.height_px, frame.width_px), np.bool_)
+    for level, box in slide.damaged:
+        shrink = slide.info.levels[level].downsample / frame.scale
+        top, left = int(box.y_px * shrink), int(box.x_px * shrink)
+        bottom, right = math.ceil(box.y_end_px * shrink), math.ceil(box.x_end_px * shrink)
+        damaged[max(0, top) : bottom, max(0, left) : right] = True
+    return damaged
 
 
 _OVERVIEW_PX = 64

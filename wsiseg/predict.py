@@ -14,17 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.decode import DecodeOptions, decode_instances
+from wsiseg.errors import TileNotReadable
 from wsiseg.geometry import Frame
 from wsiseg.machine import peak_memory_mb
 from wsiseg.models import MapsModel, Numerics, Predictor
 from wsiseg.quality import TileQuality, measure_tile
-from wsiseg.records import Maps, Tile
+from wsiseg.records import Instances, Maps, Tile
 from wsiseg.rundir import RunDir, write_tile_file
 from wsiseg.slides import Slide, read_frame
-from wsiseg.stitch import select_instances
+from wsiseg.slides.protocol import WHITE
+from wsiseg.stitch import TileInstances, select_instances
 
 TileReport = dict[str, Any]
-"""One tile's row in `tiles.parquet`, without what the plan knows; plain JSON values."""
+"""One tile's row in `tiles.parquet`, without what the plan knows; plain JSON values.
+
+That of a tile that was left out has `unreadable`, the reason, and no `quality`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,20 @@ class TileJob:
     """Identity of the run; stands in every tile file."""
     folder: Path
     """The run directory."""
+    skip_bad_tiles: bool = False
+    """Leave out tiles that cannot be read, and say so in their report."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadTile:
+    """The pixels of a tile's outer box."""
+
+    rgb: NDArray[np.uint8]
+    """(h, w, 3); white if they could not be read."""
+    seconds: float
+    """What reading took."""
+    damage: str | None = None
+    """Why they could not be read."""
 
 
 class TileProcessor:
@@ -62,11 +80,24 @@ class TileProcessor:
         self._predictor: Predictor | None = None
         self._loading = threading.Lock()
 
-    def read(self, tile: Tile) -> tuple[NDArray[np.uint8], float]:
-        """Return the pixels of a tile's outer box, (h, w, 3), and the seconds it took."""
+    def read(self, tile: Tile) -> ReadTile:
+        """Read a tile's outer box.
+
+        Raises
+        ------
+        TileNotReadable
+            If the slide is damaged there, unless the job leaves such tiles out.
+        """
         start = time.perf_counter()
-        rgb = read_frame(self._job.slide, self._job.frame, tile.outer)
-        return rgb, time.perf_counter() - start
+        damage = None
+        try:
+            rgb = read_frame(self._job.slide, self._job.frame, tile.outer)
+        except TileNotReadable as error:
+            if not self._job.skip_bad_tiles:
+                raise
+            damage = str(error)
+            rgb = np.full((tile.outer.height_px, tile.outer.width_px, 3), WHITE, np.uint8)
+        return ReadTile(rgb, time.perf_counter() - start, damage)
 
     def predict(self, blocks: Sequence[NDArray[np.uint8]]) -> tuple[list[Maps], float]:
         """Return the maps of up to a batch of blocks, and the seconds each took.
@@ -77,18 +108,19 @@ class TileProcessor:
         predictor = self._load()
         start = time.perf_counter()
         missing = self._job.numerics.batch_size - len(blocks)
-        white = [np.full_like(blocks[0], 255)] * missing
+        white = [np.full_like(blocks[0], WHITE)] * missing
         maps = predictor(np.stack([*blocks, *white]))
         return list(maps[: len(blocks)]), (time.perf_counter() - start) / len(blocks)
 
-    def finish(
-        self, tile: Tile, rgb: NDArray[np.uint8], maps: Maps, seconds: dict[str, float]
-    ) -> TileReport:
+    def finish(self, tile: Tile, read: ReadTile, maps: Maps, predict_seconds: float) -> TileReport:
         """Decode a tile's maps, measure its quality, write its file, and report."""
         job = self._job
+        if read.damage is not None:
+            return skip_tile(job, tile, read.damage)
         start = time.perf_counter()
-        quality = tile_quality(rgb, tile, job.frame, job.model_mpp)
-        seconds = seconds | {"quality": time.perf_counter() - start}
+        quality = tile_quality(read.rgb, tile, job.frame, job.model_mpp)
+        seconds = {"read": read.seconds, "predict": predict_seconds}
+        seconds["quality"] = time.perf_counter() - start
         start = time.perf_counter()
         maps = _blank_outside(maps, tile, job.frame)
         instances = decode_instances(maps, job.decode)
@@ -113,10 +145,10 @@ class TileProcessor:
     def run(self, tiles: Sequence[Tile]) -> list[TileReport]:
         """Do all steps for up to a batch of tiles, one after the other."""
         reads = [self.read(tile) for tile in tiles]
-        maps, seconds = self.predict([rgb for rgb, _ in reads])
+        maps, seconds = self.predict([read.rgb for read in reads])
         return [
-            self.finish(tile, rgb, tile_maps, {"read": read_seconds, "predict": seconds})
-            for tile, tile_maps, (rgb, read_seconds) in zip(tiles, maps, reads, strict=True)
+            self.finish(tile, read, tile_maps, seconds)
+            for tile, read, tile_maps in zip(tiles, reads, maps, strict=True)
         ]
 
     def _load(self) -> Predictor:
@@ -124,6 +156,33 @@ class TileProcessor:
             if self._predictor is None:
                 self._predictor = self._job.model.predictor(self._job.numerics)
         return self._predictor
+
+
+def skip_tile(job: TileJob, tile: Tile, reason: str) -> TileReport:
+    """Write the file of a tile that is left out, and report.
+
+    Parameters
+    ----------
+    job : TileJob
+        Of its run.
+    tile : Tile
+        The tile.
+    reason : str
+        Why, for people.
+    """
+    report: TileReport = {
+        "row": tile.row,
+        "col": tile.col,
+        "n_own": 0,
+        "n_cut": 0,
+        "mean_confidence": None,
+        "median_area_px": None,
+        "unreadable": reason,
+        "seconds": dict.fromkeys(("read", "predict", "quality", "decode"), 0.0),
+    }
+    nothing = TileInstances(tile, Instances.none(), np.empty(0, np.bool_))
+    write_tile_file(RunDir(job.folder).tile_file(tile), job.run_key, nothing, report)
+    return report
 
 
 def tile_quality(rgb: NDArray[np.uint8], tile: Tile, frame: Frame, model_mpp: float) -> TileQuality:

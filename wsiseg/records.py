@@ -106,6 +106,19 @@ class Instances:
     def __len__(self) -> int:
         return len(self.area_px)
 
+    @classmethod
+    def none(cls) -> Instances:
+        """Return no nuclei."""
+        return cls(
+            first_run=np.zeros(1, np.int64),
+            runs=np.empty((0, 3), np.int32),
+            **{name: np.empty(0, np.int64) for name in ("area_px", "row_sum", "col_sum")},
+            class_index=np.empty(0, np.uint8),
+            class_prob=np.empty(0, np.float32),
+            nucleus_prob=np.empty(0, np.float32),
+            cut=np.empty(0, np.bool_),
+        )
+
     def taken(self, index: NDArray[np.int64]) -> Instances:
         """Return some of the instances, in the order of `index`."""
         begin, end = self.first_run[index], self.first_run[index + 1]

@@ -8,12 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from wsiseg.machine import RUN_GB, cpu_predictors
 from wsiseg.models import Numerics
-from wsiseg.predict import TileJob, TileProcessor, TileReport
+from wsiseg.predict import ReadTile, TileJob, TileProcessor, TileReport
 from wsiseg.records import Maps, Tile
 
 
@@ -78,11 +75,11 @@ def batches_of(tiles: Sequence[Tile], size: int) -> Iterator[Sequence[Tile]]:
         yield tiles[start : start + size]
 
 
-Read = Future[tuple[NDArray[np.uint8], float]]
+Read = Future[ReadTile]
 
 
 def _predict_when_read(processor: TileProcessor, reads: list[Read]) -> tuple[list[Maps], float]:
-    return processor.predict([read.result()[0] for read in reads])
+    return processor.predict([read.result().rgb for read in reads])
 
 
 def _finish_when_predicted(
@@ -93,5 +90,4 @@ def _finish_when_predicted(
     maps: Future[tuple[list[Maps], float]],
 ) -> TileReport:
     all_maps, seconds = maps.result()
-    rgb, read_seconds = reads[index].result()
-    return processor.finish(tile, rgb, all_maps[index], {"read": read_seconds, "predict": seconds})
+    return processor.finish(tile, reads[index].result(), all_maps[index], seconds)

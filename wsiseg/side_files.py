@@ -40,6 +40,8 @@ _REACH_PX = 64
 """Nuclei are drawn whose centroid is this far outside a crop."""
 RESEARCH_USE = "For research use only. Not for use in diagnostic procedures."
 
+UNREADABLE = "unreadable"
+"""Flag of a tile that was left out."""
 QUALITY_COLUMNS = tuple(field.name for field in fields(TileQuality))
 
 TILES_SCHEMA = pa.schema(
@@ -77,7 +79,7 @@ def write_tiles(path: Path, plan: RunPlan, reports: Sequence[TileReport]) -> Non
             {"row": tile.row, "col": tile.col, "x": x, "y": y, "width": width, "height": height}
             | {"tissue_share": share, "mean_confidence": report["mean_confidence"]}
             | {"n_cells": report["n_own"], "n_cut": report["n_cut"]}
-            | {"flags": flags_of(plan, report), **report["quality"]}
+            | {"flags": flags_of(plan, report), **report.get("quality", {})}
             | {f"seconds_{stage}": spent for stage, spent in report["seconds"].items()}
         )
     buffer = pa.BufferOutputStream()
@@ -86,7 +88,9 @@ def write_tiles(path: Path, plan: RunPlan, reports: Sequence[TileReport]) -> Non
 
 
 def flags_of(plan: RunPlan, report: TileReport) -> list[str]:
-    """Return what is the matter with a tile; see `wsiseg.quality.tile_flags`."""
+    """Return what is the matter with a tile: `unreadable`, or as `wsiseg.quality.tile_flags`."""
+    if "unreadable" in report:
+        return [UNREADABLE]
     quality = TileQuality.from_json(report["quality"])
     appearance = plan.model.card.appearance
     return list(tile_flags(quality, report["mean_confidence"], report["n_own"], appearance))
@@ -141,20 +145,26 @@ def write_thumbnail(path: Path, plan: RunPlan, reports: Sequence[TileReport]) ->
     frame = plan.frame.coarser(max(1, -(-longest // 1600)))
     rings = [ring for piece in area_rings(plan.area) for ring in piece]
     tiles = [_level0(tile.core, plan.frame.scale) for tile, _ in plan.tiles]
-    rgb = read_overview(plan.slide, frame)
+    rgb = read_overview(plan.looked_at, frame)
     name = plan.slide.info.name
     cores = {(tile.row, tile.col): tile.core.intersection(plan.frame.box) for tile, _ in plan.tiles}
     flagged = [
         (_level0(cores[report["row"], report["col"]], plan.frame.scale), flag)
         for report in reports
         for flag in flags_of(plan, report)
+        if flag != UNREADABLE
+    ]
+    left_out = [
+        _level0(cores[report["row"], report["col"]], plan.frame.scale)
+        for report in reports
+        if "unreadable" in report
     ]
     picture = draw_thumbnail(
         rgb,
         frame,
         rings,
         tiles,
-        [],
+        left_out,
         plan.scale.mpp,
         name,
         roi_rings_px=[ring for region in plan.regions for ring in _rings(region.geometry)],
@@ -206,7 +216,7 @@ def _seams(plan: RunPlan) -> tuple[list[float], list[float]]:
 def _cut_crop(plan: RunPlan, result: Result, choice: CropChoice) -> Crop:
     scale = plan.frame.scale
     left, top = round(choice.box[0] / scale), round(choice.box[1] / scale)
-    rgb = read_frame(plan.slide, plan.frame, Box(left, top, CROP_PX, CROP_PX))
+    rgb = read_frame(plan.looked_at, plan.frame, Box(left, top, CROP_PX, CROP_PX))
     x0, y0, side = left * scale, top * scale, CROP_PX * scale
     reach = _REACH_PX * scale
     around = shapely.box(x0 - reach, y0 - reach, x0 + side + reach, y0 + side + reach)
