@@ -30,7 +30,7 @@ TRIALS = {
     **{"kill": kills, "full": full_disk, "readonly": read_only_disk, "together": together},
     **{"batch": kills_of_a_batch, "batchdisk": disks_of_a_batch},
 }
-DEFAULT_N = {"kill": 30, "full": 60, "readonly": 30, "together": 50, "batch": 30, "batchdisk": 2}
+DEFAULT_N = {"kill": 30, "full": 60, "readonly": 30, "together": 50, "batch": 30, "batchdisk": 3}
 SIDE_PX = {"kill": 1600}
 PAUSE_S = {"kill": 0.25, "together": 0.02}
 

@@ -40,7 +40,7 @@ from batch_slides import make_batch, shared_images
 from chaos_processes import HERE, Case
 
 POLL_S = 0.05
-N_SLIDES = 24
+N_SLIDES = {"short": 12, "long": 24}
 PAUSE_S = 0.3
 MOST_CALLS = 300
 LONGEST_CALL_S = 300.0
@@ -52,7 +52,7 @@ NOTICED_S = 60.0
 def kills_of_a_batch(case: Case, n: int, seed: int) -> int:
     """Kill n times in as many batches as that needs; return how many went wrong."""
     rng = random.Random(seed)
-    batch = _batch(case, seed)
+    batch = _batch(case, n, seed)
     run_singles(batch)
     killed: Counter[str] = Counter()
     wrong = rounds = 0
@@ -72,7 +72,7 @@ def kills_of_a_batch(case: Case, n: int, seed: int) -> int:
             return wrong + 1
         shutil.rmtree(out)
     told = ", ".join(f"{count} of {kind}" for kind, count in sorted(killed.items()))
-    print(f"   {killed.total()} killed ({told}) over {rounds} batches of {N_SLIDES} slides")
+    print(f"   {killed.total()} killed ({told}) over {rounds} batches of {len(batch.made)} slides")
     return wrong
 
 
@@ -156,7 +156,7 @@ def _kill(kind: str, cluster: Cluster, call: Call, rng: random.Random) -> None:
 def disks_of_a_batch(case: Case, n: int, seed: int) -> int:
     """Fill the disk, and make it read-only, n times each in the middle of a batch."""
     rng = random.Random(seed)
-    batch = _batch(case, seed)
+    batch = _batch(case, n, seed)
     run_singles(batch)
     wrong = 0
     for number in range(n):
@@ -299,7 +299,9 @@ def _continued(batch: Batch, out: Path, said: Path) -> list[str]:
     return found + faults(batch, out) + ([] if told else ["no status"])
 
 
-def _batch(case: Case, seed: int) -> Batch:
+def _batch(case: Case, n: int, seed: int) -> Batch:
+    """Make slides; a few for a few disturbances."""
     slides = case.folder / "slides"
-    make_batch(slides, N_SLIDES, seed, shared_images(), (300, 900))
+    n_slides = N_SLIDES["long" if n > 2 else "short"]
+    make_batch(slides, n_slides, seed, shared_images(), (300, 900))
     return Batch(slides, str(make_model(case.folder / "model")), case.folder)
