@@ -100,6 +100,12 @@ def run(command: Sequence[str], said: Path, environ: Mapping[str, str]) -> int:
             call.kill()
 
 
+def emptied(folder: Path) -> Path:
+    """Return a folder without what an earlier trial has left there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
 def run_directory(out: Path, place: str) -> Path:
     return out / f"{place}.wsiseg"
 
@@ -118,7 +124,8 @@ def n_done(batch: Batch, out: Path) -> int:
 
 
 def run_singles(batch: Batch) -> dict[str, float]:
-    """Segment each good slide alone, in one process; return seconds by place."""
+    """Segment each good slide alone, in one process, anew; return seconds by place."""
+    shutil.rmtree(batch.expected, ignore_errors=True)
     command = [str(HERE / "batch_single.py"), str(batch.slides), str(batch.expected), batch.model]
     done = subprocess.run(
         [sys.executable, *command],

@@ -20,6 +20,7 @@ from batch_calls import (
     SOME_FAILED,
     Batch,
     add_batch_options,
+    emptied,
     faults,
     finish,
     given_batch,
@@ -38,7 +39,7 @@ MOST_BUSY_CORES = 1.25
 
 def trial(batch: Batch) -> tuple[list[str], list[tuple[str, object]]]:
     """Segment the whole batch with two workers; return what is wrong, and figures."""
-    out = batch.scratch / "dask"
+    out = emptied(batch.scratch / "dask")
     print(f"{len(batch.good)} good slides and {len(batch.bad)} broken ones, each alone first")
     sum_s = sum(run_singles(batch).values())
     code, seconds, _, _ = on_workers(batch, out, 2)
@@ -62,7 +63,8 @@ def on_workers(
     with cluster_by_hand(batch.scratch / f"cluster-{name}", environ, n_workers) as cluster:
         if warm:
             # What is compiled and loaded once per worker is no part of a speed.
-            warming = batch.segment(batch.scratch / f"warming-{name}", "--cluster", cluster.address)
+            elsewhere = emptied(batch.scratch / f"warming-{name}")
+            warming = batch.segment(elsewhere, "--cluster", cluster.address)
             start(warming, batch.scratch / f"{name}.txt", environ).process.wait()
         workers = {f"worker {k}": call.process.pid for k, call in enumerate(cluster.workers)}
         began = time.monotonic()
@@ -79,7 +81,7 @@ def speed(batch: Batch) -> tuple[list[str], list[tuple[str, object]]]:
     rows: list[tuple[str, object]] = [("slides to compare speeds", len(batch.made))]
     seconds = {}
     for n_workers in (1, 2):
-        out = batch.scratch / f"speed-{n_workers}"
+        out = emptied(batch.scratch / f"speed-{n_workers}")
         code, seconds[n_workers], threads, watch = on_workers(batch, out, n_workers, warm=True)
         if code != SOME_FAILED:
             wrong.append(f"with {n_workers} workers the command ended with {code}; 3 is needed")

@@ -26,6 +26,7 @@ from batch_calls import (
     Batch,
     Call,
     add_batch_options,
+    emptied,
     faults,
     finish,
     given_batch,
@@ -142,7 +143,7 @@ def undisturbed_parts(
 
 
 def trial(batch: Batch, given: argparse.Namespace) -> list[str]:
-    out = batch.scratch / "parts"
+    out = emptied(batch.scratch / "parts")
     print(f"{len(batch.good)} good slides and {len(batch.bad)} broken ones, each alone first")
     single_s = run_singles(batch)
     began = time.monotonic()
