@@ -269,7 +269,12 @@ def test_one_slide_that_fails_does_not_stop_the_others(
     assert "failed: damaged.svs: no reader can open it" in result.stderr
     assert "Traceback" not in result.stderr
     assert f"results:  {Path('out', 'a.png.wsiseg')}" in result.stdout
-    assert [path.name for path in (folder / "out").iterdir()] == ["a.png.wsiseg"]
+    there = sorted(path.name for path in (folder / "out").iterdir())
+    assert there == ["a.png.wsiseg", "batch", "damaged.svs.wsiseg"]
+    stats = run("stats", "out")
+    assert stats.exit_code == 3
+    assert "damaged.svs.wsiseg failed: damaged.svs: no reader can open it" in stats.stderr
+    assert {line.split()[0] for line in stats.stdout.splitlines()[1:]} == {"a.png"}
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ SEGMENT_OPTIONS = {
     "model": "model",
     "roi": "options.roi",
     "roi_origin": "options.roi_origin",
+    "skip_bad_tiles": "options.skip_bad_tiles",
     "strict": "strict",
     "overwrite": "overwrite",
 }
@@ -83,7 +84,9 @@ def default_of(where: str, function: Callable[..., Any] = wsiseg.segment) -> Any
 
 def test_segment_owns_no_default() -> None:
     there = options_of("segment")
-    assert there.keys() - SEGMENT_OPTIONS.keys() == {"slides", "out", "quiet", "dry_run"}
+    assert there.keys() - SEGMENT_OPTIONS.keys() == {"slides", "out", "quiet", "dry_run", "part"}
+    for function in (wsiseg.segment_many, wsiseg.estimate_many):
+        assert there["part"] == default_of("part", function)
     for option, where in SEGMENT_OPTIONS.items():
         wanted = default_of(where)
         if option == "format":
@@ -97,7 +100,8 @@ def test_segment_owns_no_default() -> None:
 def test_seamcheck_owns_no_default() -> None:
     there = options_of("seamcheck")
     shared = there.keys() - SEAMCHECK_OPTIONS.keys() - {"slide_or_run", "quiet"}
-    assert shared == {name for name, where in SEGMENT_OPTIONS.items() if "." in where} | {"model"}
+    of_segment = {name for name, where in SEGMENT_OPTIONS.items() if "." in where}
+    assert shared == (of_segment | {"model"}) - {"skip_bad_tiles"}
     for option in shared:
         assert there[option] == options_of("segment")[option], option
         assert default_of(SEGMENT_OPTIONS[option], wsiseg.seamcheck) == (
@@ -148,10 +152,15 @@ def test_every_scale_and_compute_option_is_on_the_command_line() -> None:
 
 
 def test_many_slides_have_the_defaults_of_one() -> None:
-    one, many = (inspect.signature(f).parameters for f in (wsiseg.segment, wsiseg.segment_many))
-    assert {n: p.default for n, p in one.items() if p.kind is p.KEYWORD_ONLY} == {
-        n: p.default for n, p in many.items() if p.kind is p.KEYWORD_ONLY
-    }
+    one, many = (
+        {
+            n: p.default
+            for n, p in inspect.signature(f).parameters.items()
+            if p.kind is p.KEYWORD_ONLY
+        }
+        for f in (wsiseg.segment, wsiseg.segment_many)
+    )
+    assert many == one | {"part": None}
 
 
 @pytest.mark.parametrize(
@@ -181,6 +190,7 @@ def test_each_option_reaches_its_own_field(
     numbers = ["--override-mpp", 0.3, "--batch-size", 4, "--workers", 2]
     words = ["--device", "cpu", "--precision", "bfloat16", "--format", "geojson,ome-zarr"]
     flags = ["--mpp-from-objective", "--force-scale", "--strict", "--overwrite", "--quiet"]
+    flags += ["--skip-bad-tiles", "--part", "3/8"]
     area = ["--tissue", "none", "--roi", "r.geojson", "--roi-origin", "slide"]
     assert run(*numbers, *words, *flags, *area, "--model", "some").exit_code == 0
     slides, out, options = said
@@ -189,7 +199,10 @@ def test_each_option_reaches_its_own_field(
     assert options == {
         "model": "some",
         "scale": ScaleOptions(None, override_mpp=0.3, from_objective=True, force=True),
-        "options": PlanOptions(tissue=None, roi=Path("r.geojson"), roi_origin="slide"),
+        "options": PlanOptions(
+            tissue=None, roi=Path("r.geojson"), roi_origin="slide", skip_bad_tiles=True
+        ),
+        "part": "3/8",
         "compute": ComputeOptions("cpu", precision="bfloat16", batch_size=4, workers=2),
         "formats": ("geojson", "ome-zarr"),
         "overwrite": True,

@@ -56,6 +56,8 @@ PURE = (
 
 PART_OF = {
     "_arrivals": "pipeline",
+    "_cli_exit": "cli",
+    "_cli_options": "cli",
     "_crops": "pictures",
     "_disk_need": "estimate",
     "_drawing": "pictures",
@@ -90,6 +92,7 @@ PART_OF = {
     "_seams": "stitch",
     "_sha1": "identity",
     "_slide_table": "listing",
+    "_signals": "cli",
     "_spool": "assemble",
     "_tissue_glass": "tissue",
     "_tissue_stain": "tissue",

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from wsiseg import rundir, unfinished
+from wsiseg import _run_folder, rundir, unfinished
 from wsiseg._run_folder import begin, clear, delete, finish, give_up, logged_to
 from wsiseg.errors import OutputNotWritable
 from wsiseg.rundir import RunDir, is_left_behind, temporary, temporary_beside

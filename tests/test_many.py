@@ -1,0 +1,275 @@
+"""Many slides: one place each, failures listed, parts, and signals before the time is up."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import wsiseg
+from wsiseg import many
+from wsiseg.errors import Interrupted, MissingScale, UnknownName, UsageError
+from wsiseg.many import SlideTask, segment_here
+from wsiseg.predict import TileJob, TileProcessor, TileReport
+from wsiseg.records import Tile
+from wsiseg.runners import RunHere
+from wsiseg.testing.models import LocalNetwork
+from wsiseg.testing.painted import paint_tissue
+
+MODEL = LocalNetwork(mpp=0.25, core_px=256, margin_px=64)
+GOOD = ("a.png", "a.tiff", "sub/a.png", "sub/odd ;\n-.png")
+BAD = ("broken.svs", "empty.tif", "sub/gone.svs")
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small slides, some with one name, some broken."""
+    folder = tmp_path_factory.mktemp("slides")
+    (folder / "sub").mkdir()
+    for seed, name in enumerate(GOOD):
+        Image.fromarray(paint_tissue(200, 300, 900, seed=seed)).save(folder / name)
+    (folder / "broken.svs").write_bytes(b"no slide")
+    (folder / "empty.tif").touch()
+    (folder / "sub/gone.svs").symlink_to("nowhere")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(slides: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Cells of each good slide, run alone."""
+    out = tmp_path_factory.mktemp("single")
+    return {
+        name: wsiseg.segment(slides / name, out / str(n), model=MODEL, scale=0.25).cells()
+        for n, name in enumerate(GOOD)
+    }
+
+
+def segment_all(folder: Path, out: Path, **options: Any) -> dict[str, wsiseg.Done | wsiseg.Failed]:
+    entries = wsiseg.list_slides([folder], out)
+    outcomes = list(wsiseg.segment_many(entries, out, model=MODEL, scale=0.25, **options))
+    found = {str(one.place): one for one in outcomes}
+    assert len(found) == len(outcomes)
+    return found
+
+
+def check(found: dict[str, Any], out: Path, expected: dict[str, Any]) -> None:
+    """Make sure that good slides are done, as if run alone, and bad ones failed."""
+    assert {place for place, one in found.items() if isinstance(one, wsiseg.Failed)} == set(BAD)
+    assert found.keys() == {*GOOD, *BAD}
+    for place in GOOD:
+        cells = pq.read_table(out / f"{place}.wsiseg" / "cells.parquet")
+        assert cells.equals(expected[place])
+        assert found[place].result.path == out / f"{place}.wsiseg"
+
+
+def test_a_folder_is_mirrored_and_each_slide_is_as_if_alone(
+    slides: Path, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    steps: list[tuple[str, int, int]] = []
+    found = segment_all(slides, tmp_path, progress=lambda *step: steps.append(step))
+    check(found, tmp_path, expected)
+    assert [step for step in steps if step[0] == "slides"] == [
+        ("slides", k, 7) for k in range(1, 8)
+    ]
+    for place in BAD:
+        record = json.loads((tmp_path / f"{place}.wsiseg" / "run.json").read_text())
+        assert (record["status"], record["identity"]) == ("failed", None)
+        assert str(slides) not in json.dumps(record)
+    # Again, with one of the bad ones made good: the others are left as they are.
+    before = {place: (tmp_path / f"{place}.wsiseg" / "run.json").stat() for place in GOOD}
+    (slides / "sub/gone.svs").unlink()
+    Image.fromarray(paint_tissue(200, 300, 900, seed=9)).save(slides / "sub/gone.svs", "PNG")
+    again = segment_all(slides, tmp_path)
+    (slides / "sub/gone.svs").unlink()
+    (slides / "sub/gone.svs").symlink_to("nowhere")
+    assert isinstance(again["sub/gone.svs"], wsiseg.Done)
+    assert before == {place: (tmp_path / f"{place}.wsiseg" / "run.json").stat() for place in GOOD}
+
+
+def test_parts_together_are_the_whole(
+    slides: Path, expected: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: dict[str, Any] = {}
+    for index in (1, 2, 3):
+        part = segment_all(slides, tmp_path, part=wsiseg.Part(index, 3))
+        assert not found.keys() & part.keys()
+        found |= part
+    check(found, tmp_path, expected)
+    # Another number of parts, and another call for all: everything is there.
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    auto = segment_all(slides, tmp_path, part="auto")
+    named = segment_all(slides, tmp_path, part="1/2")
+    check(auto | named, tmp_path, expected)
+    assert len(list((tmp_path / "batch").glob("slides-*.json"))) == 1
+
+
+def test_options_that_no_slide_can_use_start_nothing(slides: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for options in (
+        {"compute": wsiseg.ComputeOptions(device="tpu")},
+        {"formats": ("xls",)},
+        {"part": "9/8"},
+        {"part": "auto"},
+    ):
+        with pytest.raises((UsageError, UnknownName)):
+            segment_all(slides, out, **options)
+    assert not out.exists()
+
+
+def test_a_single_slide_leaves_nothing_if_it_fails(slides: Path, tmp_path: Path) -> None:
+    (failed,) = wsiseg.segment_many([slides / "a.png"], tmp_path / "out", model=MODEL)
+    assert isinstance(failed, wsiseg.Failed)
+    assert isinstance(failed.error, MissingScale)
+    assert not (tmp_path / "out").exists()
+    (done,) = wsiseg.segment_many([slides / "a.png"], tmp_path / "out", model=MODEL, scale=0.25)
+    assert isinstance(done, wsiseg.Done)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png.wsiseg"]
+
+
+@dataclass
+class Cluster:
+    """A stand-in for workers: whole slides and tiles run here, after a trip through pickle."""
+
+    slides_at_once: int = 3
+    wholes: list[str] = field(default_factory=list)
+    tiles: list[str] = field(default_factory=list)
+    stopped: bool = False
+
+    def run_whole(self, function: Callable[[Any], Any], argument: Any, name: str) -> Any:
+        self.wholes.append(name)
+        called, task = pickle.loads(pickle.dumps((function, argument)))
+        assert isinstance(task, SlideTask)
+        assert task.entry.path.is_absolute()
+        assert task.out.is_absolute()
+        return called(task)
+
+    def run_tiles(self, job: TileJob, tiles: Sequence[Tile]) -> Iterator[TileReport]:
+        self.tiles.append(job.slide.info.name)
+        processor = TileProcessor(pickle.loads(pickle.dumps(job)))
+        for tile in tiles:
+            yield from processor.run([tile])
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+@pytest.mark.parametrize("few", [16, 1])
+def test_on_workers_small_slides_run_whole_and_tiles_of_large_ones_are_spread(
+    slides: Path,
+    expected: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    few: int,
+) -> None:
+    cluster = Cluster()
+
+    @contextmanager
+    def slide_cluster(*arguments: Any) -> Iterator[Cluster]:
+        yield cluster
+
+    monkeypatch.setattr(many, "slide_cluster", slide_cluster)
+    monkeypatch.setattr(many, "_FEW", few)
+    check(segment_all(slides, tmp_path), tmp_path, expected)
+    spread = [Path(place).name for place in GOOD] if few == 1 else []
+    assert sorted(cluster.tiles) == sorted(spread)
+    assert sorted(cluster.wholes) == sorted(set(GOOD) if few == 16 else [])
+    assert cluster.stopped
+
+
+def test_what_a_worker_does_is_what_is_done_here(slides: Path, tmp_path: Path) -> None:
+    entry = wsiseg.SlideEntry(slides / "a.png")
+    options = wsiseg.PlanOptions(scale=wsiseg.ScaleOptions(0.25))
+    compute = wsiseg.ComputeOptions()
+    task = SlideTask(entry, tmp_path / "w", MODEL, options, compute, ("geojson",), False, False)
+    assert segment_here(task) == tmp_path / "w" / "a.png.wsiseg"
+
+
+def test_an_interruption_says_how_far_the_batch_is(
+    slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunHere.__call__
+
+    def interrupted(self: RunHere, job: TileJob, tiles: Sequence[Tile]) -> Iterator[TileReport]:
+        if job.slide.info.name == "a.tiff":
+            raise KeyboardInterrupt
+        yield from run(self, job, tiles)
+
+    monkeypatch.setattr(RunHere, "__call__", interrupted)
+    with pytest.raises(Interrupted, match="after 1 of 7 slides.*same command again"):
+        segment_all(slides, tmp_path)
+    assert list((tmp_path / "batch/claims").iterdir()) == []
+
+
+SLOW = """
+import sys, wsiseg
+from wsiseg import _signals, api, cli
+from wsiseg.testing.models import LocalNetwork
+seconds, hard_end_s = float(sys.argv.pop(1)), float(sys.argv.pop(1))
+model = LocalNetwork(mpp=0.25, core_px=256, margin_px=64, pause_s=seconds)
+api.load_model = lambda name: model
+_signals.HARD_END_S = hard_end_s
+cli.main()
+"""
+
+
+def start_slow(slides: Path, out: Path, pause_s: float, hard_end_s: float) -> subprocess.Popen[str]:
+    """Start a batch that is slow on purpose, and wait until its first tile is in work."""
+    command = [sys.executable, "-c", SLOW, str(pause_s), str(hard_end_s)]
+    process = subprocess.Popen(
+        [*command, "segment", str(slides), "-o", str(out), "--mpp", "0.25"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (out / "a.png.wsiseg" / "work" / "record.json").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems have other signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_a_batch_which_can_be_called_again(
+    slides: Path, expected: dict[str, Any], tmp_path: Path, number: signal.Signals
+) -> None:
+    process = start_slow(slides, tmp_path, 0.3, 25)
+    process.send_signal(number)
+    time.sleep(0.05)
+    # A second one changes nothing.
+    process.send_signal(number)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 75, said
+    assert "interrupted after 0 of 7 slides" in said
+    assert "Traceback" not in said
+    assert list((tmp_path / "batch/claims").iterdir()) == []
+    check(segment_all(slides, tmp_path), tmp_path, expected)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems have other signals")
+def test_what_does_not_end_in_time_is_ended(slides: Path, tmp_path: Path) -> None:
+    process = start_slow(slides, tmp_path, 60, 0.5)
+    process.terminate()
+    start = time.monotonic()
+    assert process.wait(timeout=20) == 75
+    assert time.monotonic() - start < 15
+    assert process.stderr is not None
+    assert "did not end in time" in process.stderr.read()
+    process.stderr.close()
+    assert process.stdout is not None
+    process.stdout.close()

@@ -1,0 +1,139 @@
+"""How a command ends: what it says at last, and its exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+import wsiseg
+from wsiseg.errors import Interrupted, UnknownName, UsageError, WsisegError
+from wsiseg.terminal import estimate_rows, print_table, summary_rows
+
+if TYPE_CHECKING:
+    from wsiseg.batches import Done, Failed
+    from wsiseg.dry_run import SlideEstimate
+    from wsiseg.results import Result
+
+DONE, BUG, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 75
+_MOST_TABLES = 20
+"""With more slides there is no table for each."""
+
+
+class Tally:
+    """What became of the slides of a command, as far as it is to be told at the end."""
+
+    def __init__(self, n_slides: int, quiet: bool) -> None:
+        self.n_slides = n_slides
+        """Of all parts."""
+        self.n_done = 0
+        self.shown: list[Done] = []
+        """Those that get a table of their own."""
+        self.failed: list[Failed] = []
+        self._quiet = quiet
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether there are several slides."""
+        return self.n_slides > 1
+
+    @property
+    def is_long(self) -> bool:
+        """Whether there are too many for a table of each."""
+        return self.n_slides > _MOST_TABLES
+
+    def add(self, outcome: Done | Failed) -> None:
+        """Take note of a slide that ended, and say so if there are several."""
+        if isinstance(outcome, wsiseg.Failed):
+            self.failed.append(outcome)
+        else:
+            self.n_done += 1
+            if not self.is_long:
+                self.shown.append(outcome)
+        if self.is_batch and not self._quiet:
+            typer.echo(_outcome_line(outcome), err=True)
+
+
+def _outcome_line(outcome: Done | Failed) -> str:
+    """Return what became of one slide of many, in a line."""
+    if isinstance(outcome, wsiseg.Failed):
+        return f"{outcome.place}: failed: {outcome.error}"
+    run = outcome.result.run
+    seconds = sum(s for name, s in run["seconds"].items() if not name.endswith("_busy"))
+    n = len(run["warnings"])
+    warned = "" if not n else ", 1 warning" if n == 1 else f", {n} warnings"
+    return (
+        f"{outcome.place}: {run['n_cells']:,} cells, {run['analysed_mm2']:.3g} mm², "
+        f"{seconds:.0f} s{warned}"
+    )
+
+
+def finish(tally: Tally, part: str | None) -> NoReturn:
+    """Print the table of slides and leave with the right exit code."""
+    for outcome in tally.shown:
+        result = outcome.result
+        print_table(summary_rows(result))
+        tell_where(result)
+    if part is not None and not (tally.n_done or tally.failed):
+        typer.echo(f"part {part} holds none of the {tally.n_slides} slides; nothing to do")
+    elif tally.is_long:
+        print_table([{"slides done": tally.n_done, "failed": len(tally.failed)}])
+    tell_failed(tally.failed)
+    # A batch has at least left the reasons.
+    nothing = not (tally.n_done or tally.is_batch)
+    is_usage = nothing and all(_is_usage(failed.error) for failed in tally.failed)
+    raise typer.Exit(DONE if not tally.failed else USAGE if is_usage else SOME_FAILED)
+
+
+def finish_dry_run(outcomes: Sequence[SlideEstimate | Failed]) -> NoReturn:
+    """Print what would run, and leave."""
+    failed = [outcome for outcome in outcomes if isinstance(outcome, wsiseg.Failed)]
+    estimates = [outcome for outcome in outcomes if not isinstance(outcome, wsiseg.Failed)]
+    print_table(estimate_rows(estimates))
+    for estimate in estimates:
+        for message in estimate.warnings:
+            typer.secho(f"warning: {estimate.slide}: {message}", fg="yellow", err=True)
+    tell_failed(failed)
+    is_usage = not estimates and all(_is_usage(one.error) for one in failed)
+    raise typer.Exit(DONE if not failed else USAGE if is_usage else SOME_FAILED)
+
+
+def tell_failed(failed: Sequence[Failed]) -> None:
+    """Say which slides failed and why."""
+    for outcome in failed:
+        typer.secho(f"failed: {_reason(outcome)}", fg="red", err=True)
+
+
+def _reason(failed: Failed) -> str:
+    """Return why a slide failed, with its place if its name alone could be another's."""
+    in_folder = len(failed.place.parts) > 1
+    return f"{failed.place}: {failed.error}" if in_folder else str(failed.error)
+
+
+def tell_where(result: Result) -> None:
+    """Say what a run warns of, and where its results are."""
+    for warning in result.warnings:
+        typer.secho(f"warning: {warning['message']}", fg="yellow", err=True)
+    typer.echo(f"picture:  {result.path / 'overlay.png'}")
+    typer.echo(f"results:  {result.path}")
+
+
+@contextmanager
+def errors_to_exit_codes() -> Iterator[None]:
+    """Print an error's one line; a traceback is for bugs only."""
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as error:
+        typer.secho(str(error) or "interrupted", fg="yellow", err=True)
+        sys.exit(INTERRUPTED)
+    except WsisegError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(USAGE if _is_usage(error) else SOME_FAILED)
+
+
+def _is_usage(error: WsisegError) -> bool:
+    """Return whether the command was wrong, rather than a slide or a result."""
+    return isinstance(error, UsageError | UnknownName)

@@ -1,0 +1,76 @@
+"""Options of the command line: their types and what `--help` says of them."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class RoiOriginName(enum.StrEnum):
+    """What coordinates in GeoJSON files are relative to."""
+
+    auto = "auto"
+    bounds = "bounds"
+    slide = "slide"
+
+
+class Grouping(enum.StrEnum):
+    """What counts are grouped by, besides slide and class."""
+
+    slide = "slide"
+    region = "region"
+
+
+SlidesArgument = Annotated[
+    list[Path], typer.Argument(help="Slides, images, folders of them, or CSV files that list them.")
+]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
+ModelOption = Annotated[
+    str, typer.Option(help="auto (nearest in µm per pixel), a shipped model's name, or a folder.")
+]
+MppOption = Annotated[float | None, typer.Option(help="µm per pixel, if the file lacks it.")]
+OverrideOption = Annotated[float | None, typer.Option(help="µm per pixel, against the file.")]
+FromObjective = Annotated[
+    bool, typer.Option("--mpp-from-objective", help="10x/20x/40x as 1/0.5/0.25 µm per pixel.")
+]
+ForceScale = Annotated[bool, typer.Option("--force-scale", help="Enlarge beyond 3 times.")]
+TissueOption = Annotated[
+    str, typer.Option(help="auto: find it; none: everything counts; or a GeoJSON file.")
+]
+RoiOption = Annotated[
+    Path | None, typer.Option(help="GeoJSON from QuPath: only nuclei in these regions count.")
+]
+RoiOriginOption = Annotated[
+    RoiOriginName,
+    typer.Option(help="What coordinates in GeoJSON files are relative to; QuPath: bounds."),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Take warnings for failures, before the long part.")
+]
+PartOption = Annotated[
+    str | None,
+    typer.Option(help="I/N: only that part of the slides; auto: what the job array says."),
+]
+SkipBadTiles = Annotated[
+    bool, typer.Option("--skip-bad-tiles", help="Leave out tiles that cannot be read.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would run, how long, how large; write nothing.")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+PrecisionOption = Annotated[
+    str | None, typer.Option(help="float32, bfloat16 or float16; else the model card's.")
+]
+BatchOption = Annotated[int | None, typer.Option(help="Tiles per call of the network.")]
+WorkersOption = Annotated[int | None, typer.Option(help="Start that many Dask processes.")]
+MemoryOption = Annotated[
+    float, typer.Option("--memory-gb", help="Memory a run on a CPU may take; fewer tiles at once.")
+]
+FormatOption = Annotated[str, typer.Option("--format", help="Exports, separated by commas.")]
+ReaderOption = Annotated[str | None, typer.Option(help="openslide, tiffslide or image.")]
+RunsArgument = Annotated[list[Path], typer.Argument(help="Runs, folders of runs, or globs.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete existing results first.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Only errors and the final table.")]
