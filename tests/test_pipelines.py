@@ -11,9 +11,13 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 import yaml
+
+from wsiseg.cli import INTERRUPTED, SOME_FAILED, app
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PIPELINES = REPOSITORY / "pipelines"
@@ -166,6 +170,28 @@ def test_without_slides_nothing_starts(node: Node) -> None:
 def test_the_job_script_asks_for_what_it_relies_on() -> None:
     asked = re.findall(r"^#SBATCH (--\S+)", SLURM_ARRAY.read_text(encoding="utf-8"), re.MULTILINE)
     assert {"--signal=B:USR1@120", "--requeue", "--open-mode=append"} <= set(asked)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["slurm_array.sh", "slurm_dask.yaml", "Dockerfile", "wsiseg.def", "nextflow/main.nf"],
+)
+def test_recipes_call_what_exists(name: str) -> None:
+    group: Any = typer.main.get_command(app)
+    known = {each for option in group.commands["segment"].params for each in option.opts}
+    calls = re.findall(r"\bsegment (.*)$", (PIPELINES / name).read_text("utf-8"), re.MULTILINE)
+    assert calls
+    used = {word for call in calls for word in re.findall(r"(?<![\w-])--?[a-z][\w-]*", call)}
+    assert used
+    assert used <= known
+
+
+def test_the_module_retries_what_may_go_on() -> None:
+    settings = (PIPELINES / "nextflow" / "nextflow.config").read_text(encoding="utf-8")
+    (retried,) = re.findall(r"task\.exitStatus in \[([\d, ]+)\] \? 'retry'", settings)
+    assert str(INTERRUPTED) in retried.split(", ")
+    assert f"task.exitStatus == {SOME_FAILED} ? 'ignore'" in settings
+    assert f'"$code" -eq {INTERRUPTED}' in SLURM_ARRAY.read_text(encoding="utf-8")
 
 
 def test_what_the_images_copy_exists() -> None:
