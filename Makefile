@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TEST_PROCESSES ?= 2
 
 # Annotated images for test slides: folders with images/ and inst/ below data/, if there are any.
 WSISEG_SHARED ?= ../shared
@@ -22,8 +23,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## segment a real slide with the shipped model
 	$(BIN)/wsiseg demo --out demo
 
-test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest
+test: $(READY)  ## run the tests, in two processes; those that measure time afterwards
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope -m 'not slow and not alone'
+	$(BIN)/python -m pytest -m 'alone and not slow'
 
 slow: $(READY)  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow

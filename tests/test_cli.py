@@ -97,6 +97,7 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the time of child processes is not known")
+@pytest.mark.alone
 def test_help_answers_at_once(tmp_path: Path) -> None:
     seconds = []
     for _ in range(5):

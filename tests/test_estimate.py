@@ -46,6 +46,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.alone
 def test_an_estimate_comes_near_the_run_and_leaves_nothing(tmp_path: Path, scratch: Path) -> None:
     plan, folder = _plan(pause_s=0.35), RunDir(tmp_path / "out" / "painted.png.wsiseg")
     # Where numba's cache is empty functions are compiled first: no part of any estimate.

@@ -95,11 +95,25 @@ def test_what_a_format_cannot_do_is_refused(
 def test_one_file_for_many_runs_is_refused(results: list[wsiseg.Result], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="2 runs cannot go into one file"):
         wsiseg.export_runs(results, "geojson", tmp_path / "x.geojson")
-    with pytest.raises(UsageError, match=r"slide called 1\.svs"):
+    with pytest.raises(UsageError, match=r"run of 1\.svs was given twice"):
         wsiseg.export_runs([results[0]] * 2, "geojson", tmp_path)
     with pytest.raises(OutputNotWritable, match="make it first"):
         wsiseg.export_runs(results[:1], "geojson", tmp_path / "no" / "x.geojson")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_of_slides_with_one_name_go_into_folders_like_their_own(
+    results: list[wsiseg.Result], tmp_path: Path
+) -> None:
+    one, two = results
+    places = {"1.svs": one, "sub/1.svs": one, "sub/2.svs": two}
+    for place, result in places.items():
+        shutil.copytree(result.path, tmp_path / "out" / f"{place}.wsiseg")
+    runs = [wsiseg.open_result(run) for run in wsiseg.find_results(tmp_path / "out")]
+    written = wsiseg.export_runs(runs, "geojson", f"{tmp_path}/to/")
+    found = sorted(path.relative_to(tmp_path / "to").as_posix() for path in written)
+    assert found == ["1.svs.geojson.gz", "2.svs.geojson.gz", "sub/1.svs.geojson.gz"]
+    assert set(wsiseg.slide_stats(runs)["slide"].to_pylist()) == {"1.svs", "2.svs", "sub/1.svs"}
 
 
 def test_the_command_says_what_it_wrote(results: list[wsiseg.Result], tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ),
     (
         *("models/hovernet", "models/device", "predict", "first_look", "results", "stats"),
+        "status",
         *("pictures", "testing/"),
     ),
     (
@@ -40,7 +41,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         *("exporting", "finished"),
         *("training/", "evaluation/"),
     ),
-    ("batches", "cluster", "estimate"),
+    ("batches", "cluster/", "estimate"),
     (
         *("api", "many", "dry_run", "seam_check", "doctor", "demo"),
         *("__init__", "__main__", "terminal", "cli"),
@@ -73,6 +74,7 @@ PART_OF = {
     "_quality_fold": "quality",
     "_quality_records": "quality",
     "_quality_slide": "quality",
+    "_rates": "status",
     "_regions_index": "regions",
     "_regions_json": "regions",
     "_regions_place": "regions",

@@ -22,7 +22,7 @@ from PIL import Image
 import wsiseg
 from wsiseg import many
 from wsiseg.errors import Interrupted, MissingScale, UnknownName, UsageError
-from wsiseg.many import SlideTask, segment_here
+from wsiseg.many import SlideTask
 from wsiseg.predict import TileJob, TileProcessor, TileReport
 from wsiseg.records import Tile
 from wsiseg.runners import RunHere
@@ -31,6 +31,8 @@ from wsiseg.testing.painted import paint_tissue
 
 MODEL = LocalNetwork(mpp=0.25, core_px=256, margin_px=64)
 GOOD = ("a.png", "a.tiff", "sub/a.png", "sub/odd ;\n-.png")
+LARGE = "a.tiff"
+"""Has four tiles, the others have two."""
 BAD = ("broken.svs", "empty.tif", "sub/gone.svs")
 
 
@@ -40,7 +42,8 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("slides")
     (folder / "sub").mkdir()
     for seed, name in enumerate(GOOD):
-        Image.fromarray(paint_tissue(200, 300, 900, seed=seed)).save(folder / name)
+        side_px = 300 if name == LARGE else 200
+        Image.fromarray(paint_tissue(side_px, 300, 900, seed=seed)).save(folder / name)
     (folder / "broken.svs").write_bytes(b"no slide")
     (folder / "empty.tif").touch()
     (folder / "sub/gone.svs").symlink_to("nowhere")
@@ -167,13 +170,8 @@ class Cluster:
         self.stopped = True
 
 
-@pytest.mark.parametrize("few", [16, 1])
 def test_on_workers_small_slides_run_whole_and_tiles_of_large_ones_are_spread(
-    slides: Path,
-    expected: dict[str, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    few: int,
+    slides: Path, expected: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = Cluster()
 
@@ -182,20 +180,11 @@ def test_on_workers_small_slides_run_whole_and_tiles_of_large_ones_are_spread(
         yield cluster
 
     monkeypatch.setattr(many, "slide_cluster", slide_cluster)
-    monkeypatch.setattr(many, "_FEW", few)
+    monkeypatch.setattr(many, "_FEW", 3)
     check(segment_all(slides, tmp_path), tmp_path, expected)
-    spread = [Path(place).name for place in GOOD] if few == 1 else []
-    assert sorted(cluster.tiles) == sorted(spread)
-    assert sorted(cluster.wholes) == sorted(set(GOOD) if few == 16 else [])
+    assert cluster.tiles == [LARGE]
+    assert sorted(cluster.wholes) == sorted(set(GOOD) - {LARGE})
     assert cluster.stopped
-
-
-def test_what_a_worker_does_is_what_is_done_here(slides: Path, tmp_path: Path) -> None:
-    entry = wsiseg.SlideEntry(slides / "a.png")
-    options = wsiseg.PlanOptions(scale=wsiseg.ScaleOptions(0.25))
-    compute = wsiseg.ComputeOptions()
-    task = SlideTask(entry, tmp_path / "w", MODEL, options, compute, ("geojson",), False, False)
-    assert segment_here(task) == tmp_path / "w" / "a.png.wsiseg"
 
 
 def test_an_interruption_says_how_far_the_batch_is(
@@ -209,67 +198,84 @@ def test_an_interruption_says_how_far_the_batch_is(
         yield from run(self, job, tiles)
 
     monkeypatch.setattr(RunHere, "__call__", interrupted)
-    with pytest.raises(Interrupted, match="after 1 of 7 slides.*same command again"):
+    with pytest.raises(Interrupted, match=r"after 1 of 7 slides.*same command again"):
         segment_all(slides, tmp_path)
     assert list((tmp_path / "batch/claims").iterdir()) == []
 
 
 SLOW = """
-import sys, wsiseg
-from wsiseg import _signals, api, cli
-from wsiseg.testing.models import LocalNetwork
-seconds, hard_end_s = float(sys.argv.pop(1)), float(sys.argv.pop(1))
-model = LocalNetwork(mpp=0.25, core_px=256, margin_px=64, pause_s=seconds)
+import pathlib, sys, time
+from types import SimpleNamespace
+from wsiseg import api, cli
+from wsiseg.testing import models
+def sleep(seconds):
+    pathlib.Path(sys.argv[4], "asleep").touch()
+    time.sleep(seconds)
+models.time = SimpleNamespace(sleep=sleep)
+model = models.LocalNetwork(mpp=0.25, core_px=256, margin_px=64, pause_s=1)
 api.load_model = lambda name: model
-_signals.HARD_END_S = hard_end_s
 cli.main()
 """
 
 
-def start_slow(slides: Path, out: Path, pause_s: float, hard_end_s: float) -> subprocess.Popen[str]:
-    """Start a batch that is slow on purpose, and wait until its first tile is in work."""
-    command = [sys.executable, "-c", SLOW, str(pause_s), str(hard_end_s)]
-    process = subprocess.Popen(
-        [*command, "segment", str(slides), "-o", str(out), "--mpp", "0.25"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 60
-    while not (out / "a.png.wsiseg" / "work" / "record.json").exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return process
-
-
 @pytest.mark.skipif(os.name != "posix", reason="other systems have other signals")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_ends_a_batch_which_can_be_called_again(
-    slides: Path, expected: dict[str, Any], tmp_path: Path, number: signal.Signals
+    slides: Path, expected: dict[str, Any], tmp_path: Path
 ) -> None:
-    process = start_slow(slides, tmp_path, 0.3, 25)
-    process.send_signal(number)
-    time.sleep(0.05)
-    # A second one changes nothing.
-    process.send_signal(number)
-    said = process.communicate(timeout=30)[1]
-    assert process.returncode == 75, said
+    command = [sys.executable, "-c", SLOW, "segment", str(slides), "-o", str(tmp_path)]
+    with subprocess.Popen([*command, "--mpp", "0.25"], stderr=subprocess.PIPE, text=True) as call:
+        wait_until((tmp_path / "asleep").exists, call)
+        call.send_signal(signal.SIGTERM)
+        # Others change nothing.
+        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+            time.sleep(0.1)
+            call.send_signal(number)
+        said = call.communicate(timeout=30)[1]
+    assert call.returncode == 75, said
     assert "interrupted after 0 of 7 slides" in said
     assert "Traceback" not in said
     assert list((tmp_path / "batch/claims").iterdir()) == []
     check(segment_all(slides, tmp_path), tmp_path, expected)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="other systems have other signals")
-def test_what_does_not_end_in_time_is_ended(slides: Path, tmp_path: Path) -> None:
-    process = start_slow(slides, tmp_path, 60, 0.5)
-    process.terminate()
-    start = time.monotonic()
-    assert process.wait(timeout=20) == 75
-    assert time.monotonic() - start < 15
-    assert process.stderr is not None
-    assert "did not end in time" in process.stderr.read()
-    process.stderr.close()
-    assert process.stdout is not None
-    process.stdout.close()
+STUCK = """
+import pathlib, subprocess, sys, time
+from wsiseg import _signals
+_signals.HARD_END_S = 0.3
+child = subprocess.Popen(["sleep", "600"])
+with _signals.ended_by_signals(75):
+    try:
+        pathlib.Path(sys.argv[1]).write_text(str(child.pid))
+        time.sleep(600)
+    except KeyboardInterrupt:
+        time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere children are not known")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_what_does_not_end_in_time_is_ended_with_all_below_it(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    started = tmp_path / "started"
+    command = [sys.executable, "-c", STUCK, str(started)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as call:
+        wait_until(lambda: started.exists() and started.read_text() != "", call)
+        call.send_signal(number)
+        said = call.communicate(timeout=20)[1]
+    assert call.returncode == 75
+    assert "did not end in time" in said
+    stat = Path("/proc", started.read_text(), "stat")
+    deadline = time.monotonic() + 10
+    while stat.exists() and ") Z " not in stat.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def wait_until(there: Callable[[], bool], call: subprocess.Popen[str]) -> None:
+    """Wait until something is so, while a command runs."""
+    deadline = time.monotonic() + 60
+    while not there():
+        assert call.poll() is None, call.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -115,6 +115,7 @@ def test_a_stop_while_painting_does_not_wait_for_the_last_shard(
     assert names - {"cells.parquet"} == {"work", "run.json", "log.txt"}
 
 
+@pytest.mark.alone
 def test_stages_in_turn_add_up_and_busy_ones_stand_beside(tmp_path: Path) -> None:
     start = time.perf_counter()
     result = wsiseg.segment(SLIDE, tmp_path, model=MODEL)

@@ -158,6 +158,7 @@ INTERRUPTIBLE = """
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent")
+@pytest.mark.alone
 def test_an_interrupted_run_continues(
     slide: Path, undisturbed: tuple[Any, int, int], tmp_path: Path
 ) -> None:

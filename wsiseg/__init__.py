@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from wsiseg.seam_check import SeamCheckOptions, SeamReport, seamcheck
     from wsiseg.slides import Slide, SlideInfo, open_slide
     from wsiseg.stats import region_stats, slide_stats
+    from wsiseg.status import BatchStatus, batch_status
     from wsiseg.tissue import TissueOptions
 
 __all__ = [
+    "BatchStatus",
     "ComputeOptions",
     "Done",
     "Failed",
@@ -47,6 +49,7 @@ __all__ = [
     "SlideInfo",
     "TissueOptions",
     "WsisegError",
+    "batch_status",
     "estimate_many",
     "export_runs",
     "find_results",
@@ -67,6 +70,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "BatchStatus": "status",
     "ComputeOptions": "api",
     "Done": "batches",
     "Failed": "batches",
@@ -83,6 +87,7 @@ _HOME = {
     "SlideInfo": "slides",
     "TissueOptions": "tissue",
     "WsisegError": "errors",
+    "batch_status": "status",
     "estimate_many": "dry_run",
     "export_runs": "exporting",
     "find_results": "results",

@@ -11,7 +11,7 @@ import typer
 
 import wsiseg
 from wsiseg.errors import Interrupted, UnknownName, UsageError, WsisegError
-from wsiseg.terminal import estimate_rows, print_table, summary_rows
+from wsiseg.terminal import MANY_SLIDES, estimate_rows, print_table, summary_rows
 
 if TYPE_CHECKING:
     from wsiseg.batches import Done, Failed
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from wsiseg.results import Result
 
 DONE, BUG, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 75
-_MOST_TABLES = 20
-"""With more slides there is no table for each."""
 
 
 class Tally:
@@ -43,7 +41,7 @@ class Tally:
     @property
     def is_long(self) -> bool:
         """Whether there are too many for a table of each."""
-        return self.n_slides > _MOST_TABLES
+        return self.n_slides > MANY_SLIDES
 
     def add(self, outcome: Done | Failed) -> None:
         """Take note of a slide that ended, and say so if there are several."""

@@ -51,9 +51,9 @@ def ended_by_signals(code: int) -> Iterator[Callable[[], bool]]:
     try:
         yield came.is_set
     finally:
-        if not came.is_set():
-            for number, old in before.items():
-                signal.signal(number, old)
+        for number, old in before.items():
+            # When Python ends it gives up its handlers, but leaves ignored what is ignored.
+            signal.signal(number, signal.SIG_IGN if came.is_set() else old)
 
 
 def _end_hard(code: int) -> None:

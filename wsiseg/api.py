@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsiseg.choosing import choose_model
-from wsiseg.cluster import RunOnDask, check_workers, local_client
+from wsiseg.cluster import ClusterOptions, SlidesOnDask, check_workers, cluster_client
 from wsiseg.errors import Interrupted, UsageError
 from wsiseg.exporters import find_exporter
 from wsiseg.finished import finished_run
@@ -293,9 +293,11 @@ def tile_runner(
     """Choose where tiles run."""
     if client is not None:
         check_workers(client)
-        yield RunOnDask(client)
+        with SlidesOnDask(client) as slides:
+            yield slides.run_tiles
     elif compute.workers is not None:
-        with local_client(compute.workers) as local:
-            yield RunOnDask(local)
+        where = ClusterOptions(compute.workers)
+        with cluster_client(where) as local, SlidesOnDask(local) as slides:
+            yield slides.run_tiles
     else:
         yield RunHere(tiles_at_once(numerics, compute.memory_gb))

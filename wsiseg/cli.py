@@ -56,10 +56,12 @@ from wsiseg.errors import ResultNotReadable, WsisegError
 from wsiseg.terminal import (
     plan_teller,
     print_seams,
+    print_status,
     print_table,
     show_progress,
     slide_facts,
     summary_rows,
+    write_report,
 )
 
 app = typer.Typer(
@@ -119,7 +121,7 @@ def segment(
         tally = Tally(len(entries), quiet)
         said = plan_teller(quiet or tally.is_long)
         try:
-            with show_progress(quiet) as progress:
+            with show_progress(quiet, len(entries)) as progress:
                 for outcome in wsiseg.segment_many(
                     entries, out, progress=progress, planned=said, **common
                 ):
@@ -222,6 +224,23 @@ def stats(
         typer.secho(f"not counted: {reason}", fg="red", err=True)
     if unread:
         raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def status(
+    out: Annotated[Path, typer.Argument(help="The folder that --out named.")],
+    json: Annotated[
+        Path | None, typer.Option(help="Write all of it to this file; -: print it instead.")
+    ] = None,
+) -> None:
+    """Say how far a batch is: done, running, failed and why, left, time to go."""
+    with errors_to_exit_codes():
+        found = wsiseg.batch_status(out)
+        if json is not None:
+            write_report(found.to_json(), json)
+        if json is None or str(json) != "-":
+            print_status(found)
+    raise typer.Exit(SOME_FAILED if found.failed else DONE)
 
 
 @app.command()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from wsiseg.errors import OutputExists, OutputNotWritable, UsageError
 from wsiseg.exporters import ExporterProtocol, find_exporter
-from wsiseg.results import Result
+from wsiseg.results import Result, names_apart
 
 _SUFFIXES = {"geojson": ".geojson.gz", "ome-zarr": ".ome.zarr"}
 
@@ -33,7 +34,8 @@ def export_runs(
         Name of a plug-in of the group `wsiseg.exporters`, such as `"geojson"`.
     to
         The file or folder to make; or, for many runs, a folder in which each makes one named
-        after its slide: one that exists, or a name that ends in a slash.
+        after its slide: one that exists, or a name that ends in a slash.  Where several runs are
+        of slides with one name, theirs go into folders like those the runs are in.
     choices
         For `geojson`: `split`, `classes`, `regions`, `centroids`, as in
         `wsiseg.exporters.geojson.GeojsonOptions`; for `ome-zarr`: `version`, "0.5" or "0.4".
@@ -59,12 +61,12 @@ def export_runs(
     is_folder = _is_folder(to)
     if len(results) > 1 and not is_folder:
         raise UsageError(f"{len(results)} runs cannot go into one file {to}; name a folder: {to}/")
-    _refuse_equal_names(results if is_folder else ())
+    names = names_apart(results)
+    _refuse_equal_names(names if is_folder else ())
     written: list[Path] = []
-    for result in results:
-        # Only its last part: run.json may come from anywhere.
-        name = f"{PurePath(result.name).name}{_SUFFIXES.get(format, f'.{format}')}"
-        target = Path(to) / name if is_folder else Path(to)
+    for name, result in zip(names, results, strict=True):
+        file_name = f"{name}{_SUFFIXES.get(format, f'.{format}')}"
+        target = Path(to) / file_name if is_folder else Path(to)
         with _way(target, is_folder):
             written += exporter(result, target, **options) or [target]
     return written
@@ -94,13 +96,12 @@ def _is_folder(to: str | Path) -> bool:
     return Path(to).is_dir() and Path(to).suffix != ".zarr"
 
 
-def _refuse_equal_names(results: Sequence[Result]) -> None:
-    names = [result.name for result in results]
-    twice = sorted({name for name in names if names.count(name) > 1})
+def _refuse_equal_names(names: Sequence[str]) -> None:
+    twice = sorted(name for name, n in Counter(names).items() if n > 1)
     if twice:
         raise UsageError(
-            f"several runs are of a slide called {twice[0]}; their exports would have one name: "
-            "export them to different folders"
+            f"the run of {twice[0]} was given twice; its exports would have one name: give each "
+            "run once"
         )
 
 

@@ -33,9 +33,19 @@ def cpu_predictors(backend: str, memory_gb: float = RUN_GB) -> int:
     return max(1, min(cores(), int(room_mb / MB_PER_PREDICTOR[backend]), _MOST_PREDICTORS))
 
 
+_most_cores: int | None = None
+
+
 def cores() -> int:
     """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    here = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return here if _most_cores is None else min(here, _most_cores)
+
+
+def limit_cores(n_cores: int) -> None:
+    """Let this process count on so many cores at most: others run beside it, one for each."""
+    global _most_cores
+    _most_cores = max(1, n_cores)
 
 
 def available_mb() -> int:

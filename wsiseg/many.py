@@ -24,7 +24,7 @@ from wsiseg.api import (
     plan_slide,
 )
 from wsiseg.batches import Done, Failed, place_directory, run_batch, write_places
-from wsiseg.cluster import RunOnDask, check_workers, local_client
+from wsiseg.cluster import ClusterOptions, SlidesOnDask, check_workers, cluster_client
 from wsiseg.errors import Interrupted, WsisegError
 from wsiseg.listing import SlideEntry
 from wsiseg.models import MapsModel, list_models, load_model
@@ -299,31 +299,18 @@ def _settled(known: str | MapsModel, compute: ComputeOptions) -> ComputeOptions:
     return replace(compute, device=kinds.pop()) if compute.device == "auto" and kinds else compute
 
 
-@dataclass(frozen=True, slots=True)
-class _TilesOnDask:
-    """A Dask client that runs the tiles of one slide after the other."""
-
-    run_tiles: RunOnDask
-    slides_at_once: int = 1
-
-    def run_whole(self, function: Callable[[T], R], argument: T, name: str) -> R:
-        """Call a function on a worker."""
-        task = self.run_tiles.client.submit(function, argument, key=name, pure=False)
-        found: R = task.result()
-        return found
-
-    def stop(self) -> None:
-        """Drop nothing: there is only what the calling thread waits for."""
-
-
 @contextmanager
 def slide_cluster(compute: ComputeOptions, client: Client | None) -> Iterator[SlideCluster | None]:
     """Give where slides run; None: in this process."""
     if client is not None:
         check_workers(client)
-        yield _TilesOnDask(RunOnDask(client))
+        with SlidesOnDask(client) as slides:
+            yield slides
     elif compute.workers is not None:
-        with local_client(compute.workers) as local:
-            yield _TilesOnDask(RunOnDask(local))
+        with (
+            cluster_client(ClusterOptions(compute.workers)) as local,
+            SlidesOnDask(local) as slides,
+        ):
+            yield slides
     else:
         yield None

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from wsiseg.machine import RUN_GB, cpu_predictors
 from wsiseg.models import Numerics
+from wsiseg.models.loaded import LoadedOnce
 from wsiseg.predict import ReadTile, TileJob, TileProcessor, TileReport
 from wsiseg.records import Maps, Tile
 
@@ -52,6 +53,21 @@ class RunHere:
         finally:
             for pool in (decoders, predictors, readers):
                 pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class RunInTurn:
+    """Run tiles in the calling thread, one step after the other.
+
+    For a whole slide in a worker process that owns one core: others run beside it.  All such
+    runs of a process share the loaded model.
+    """
+
+    def __call__(self, job: TileJob, tiles: Sequence[Tile]) -> Iterator[TileReport]:
+        """Yield reports in the order of the tiles."""
+        processor = TileProcessor(replace(job, model=LoadedOnce(job.model)))
+        for batch in batches_of(tiles, job.numerics.batch_size):
+            yield from processor.run(batch)
 
 
 def tiles_at_once(numerics: Numerics, memory_gb: float = RUN_GB) -> int:

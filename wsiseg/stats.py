@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from wsiseg.cell_table import ALL_REGIONS, ClassCount, count_classes, count_regions
-from wsiseg.results import Result, class_numbers
+from wsiseg.results import Result, class_numbers, names_apart
 
 
 def slide_stats(results: Sequence[Result]) -> pa.Table:
@@ -26,10 +26,12 @@ def slide_stats(results: Sequence[Result]) -> pa.Table:
         row `"(all)"`: `slide`, `model`, `class_name`, `n`, `analysed_mm2`, `per_mm2` (null
         if nothing was analysed; `no_density_reason` says why), `median_area_um2` (null
         without nuclei).  A class that a model does not have gets no row: that is no zero.
+        `slide` is the file name; where several runs have one name, the path below the folder
+        that holds all of them, such as `sub/a.svs`.
     """
     rows = [
-        _row(result, count, result.analysed_mm2, result.no_density_reason)
-        for result in results
+        _row(name, result, count, result.analysed_mm2, result.no_density_reason)
+        for name, result in zip(names_apart(results), results, strict=True)
         for count in count_classes(result.cells_path, result.class_names)
     ]
     return pa.Table.from_pylist(rows, schema=_STATS_SCHEMA)
@@ -53,11 +55,12 @@ def region_stats(results: Sequence[Result]) -> pa.Table:
         TMA core that is missing has null for n, not zero: there was nothing to count.  A run
         of the whole slide has `"(all)"` alone.
     """
-    rows = [row for result in results for row in _region_rows(result)]
+    named = zip(names_apart(results), results, strict=True)
+    rows = [row for name, result in named for row in _region_rows(name, result)]
     return pa.Table.from_pylist(rows, schema=_REGION_SCHEMA)
 
 
-def _region_rows(result: Result) -> Iterator[dict[str, Any]]:
+def _region_rows(name: str, result: Result) -> Iterator[dict[str, Any]]:
     path, names = result.cells_path, result.class_names
     regions = result.regions
     counted = count_regions(path, names, len(regions)) if regions else []
@@ -66,19 +69,21 @@ def _region_rows(result: Result) -> Iterator[dict[str, Any]]:
         area_mm2 = region["analysed_mm2"]
         for count in counts:
             if region["missing"]:
-                row = _row(result, count, 0.0, "the core is marked as missing")
+                row = _row(name, result, count, 0.0, "the core is marked as missing")
                 yield row | place | {"n": None, "median_area_um2": None}
             else:
                 reason = None if area_mm2 > 0 else "no tissue in the region"
-                yield _row(result, count, area_mm2, reason) | place
+                yield _row(name, result, count, area_mm2, reason) | place
     for count in count_classes(path, names):
-        row = _row(result, count, result.analysed_mm2, result.no_density_reason)
+        row = _row(name, result, count, result.analysed_mm2, result.no_density_reason)
         yield row | {"region": ALL_REGIONS, "region_class": None}
 
 
-def _row(result: Result, count: ClassCount, area_mm2: float, reason: str | None) -> dict[str, Any]:
+def _row(
+    name: str, result: Result, count: ClassCount, area_mm2: float, reason: str | None
+) -> dict[str, Any]:
     return {
-        "slide": result.name,
+        "slide": name,
         "model": result.model_name,
         "class_name": count.class_name,
         "analysed_mm2": area_mm2,

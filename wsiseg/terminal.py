@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from wsiseg.errors import OutputNotWritable
 
 if TYPE_CHECKING:
     from wsiseg.dry_run import SlideEstimate
@@ -16,8 +20,13 @@ if TYPE_CHECKING:
     from wsiseg.results import Result
     from wsiseg.seam_check import SeamReport
     from wsiseg.slides import SlideInfo
+    from wsiseg.status import BatchStatus
 
+MANY_SLIDES = 20
+"""With more than these a single slide is told of in one line, if at all."""
 _SECONDS_BETWEEN_LINES = 10.0
+_MOST_REASONS = 100
+"""So many failed slides are listed."""
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -60,6 +69,65 @@ def summary_rows(result: Result) -> list[dict[str, Any]]:
         }
         for name, numbers in [*summary["classes"].items(), ("(all)", summary["total"])]
     ]
+
+
+def status_rows(status: BatchStatus) -> list[dict[str, Any]]:
+    """Return how far a batch is as rows of a table."""
+    n_left = "not known: no list of the slides" if status.n_left is None else str(status.n_left)
+    if status.n_left_earlier:
+        n_left += f" ({status.n_left_earlier} of them only in lists of earlier calls)"
+    rate, hours = status.rate, status.hours_to_go
+    said = {
+        "slides": "not known" if status.n_slides is None else status.n_slides,
+        "done": status.n_done,
+        "running": len(status.running),
+        "interrupted": len(status.interrupted),
+        "failed": len(status.failed),
+        "left": n_left,
+        "cells so far": f"{status.n_cells:,}",
+        "analysed mm²": status.analysed_mm2,
+        "slides per hour": None if rate is None else rate.slides_per_hour,
+        "mm² per hour": None if rate is None else rate.mm2_per_hour,
+        "time to go": None if hours is None else _duration(hours),
+    }
+    if hours and not status.running:
+        said["time to go"] = f"{_duration(hours)} at the last rate, but nobody is at work"
+    return [{"what": name, "value": value} for name, value in said.items()]
+
+
+def print_status(status: BatchStatus) -> None:
+    """Print how far a batch is, and which slides failed and why."""
+    print_table(status_rows(status))
+    for failure in status.failed[:_MOST_REASONS]:
+        typer.echo(f"failed: {failure.place}: {failure.reason}")
+    if len(status.failed) > _MOST_REASONS:
+        more = len(status.failed) - _MOST_REASONS
+        typer.echo(f"… and {more} more; --json FILE lists all")
+
+
+def write_report(values: Mapping[str, Any], path: Path) -> None:
+    """Write JSON to a file, or print it if that is `-`.
+
+    Raises
+    ------
+    OutputNotWritable
+        If the file cannot be written.
+    """
+    text = json.dumps(values, indent=1)
+    if str(path) == "-":
+        typer.echo(text)
+        return
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputNotWritable(
+            f"cannot write {path} ({error.strerror}); choose a file you may write"
+        ) from error
+
+
+def _duration(hours: float) -> str:
+    minutes = round(60 * hours)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
 
 
 def slide_facts(info: SlideInfo) -> list[dict[str, Any]]:
@@ -203,15 +271,20 @@ def _percent(n: int, of: int) -> str:
 
 
 @contextmanager
-def show_progress(quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
-    """Show a bar per stage on a terminal, plain lines elsewhere, nothing if quiet."""
+def show_progress(
+    quiet: bool, n_slides: int = 1
+) -> Iterator[Callable[[str, int, int], None] | None]:
+    """Show a bar per stage on a terminal, plain lines elsewhere, nothing if quiet.
+
+    Of many slides lines tell how many are done, and nothing of each one's stages.
+    """
     if quiet:
         yield None
     elif sys.stderr.isatty():
         with _bars() as tell:
             yield tell
     else:
-        yield _Lines()
+        yield _Lines(("slides",) if n_slides > MANY_SLIDES else None)
 
 
 @contextmanager
@@ -235,8 +308,11 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
         tasks: dict[str, Any] = {}
 
         def tell(stage: str, done: int, total: int) -> None:
-            if stage not in tasks or (done == 0 and bars.tasks[tasks[stage]].finished):
+            if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=total)
+            elif done == 0 and bars.tasks[tasks[stage]].finished:
+                # The next slide's.
+                bars.reset(tasks[stage], total=total)
             bars.update(tasks[stage], completed=done, total=total)
 
         yield tell
@@ -245,11 +321,14 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
 class _Lines:
     """Progress for logs: a line every few seconds, with the time to go."""
 
-    def __init__(self) -> None:
+    def __init__(self, stages: Sequence[str] | None = None) -> None:
+        self._stages = stages
         self._began: dict[str, tuple[float, int]] = {}
         self._last = 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        if self._stages is not None and stage not in self._stages:
+            return
         now = time.monotonic()
         if stage not in self._began or done == 0:
             self._began[stage] = (now, done)

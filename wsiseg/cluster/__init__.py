@@ -1,0 +1,29 @@
+"""Slides and their tiles on Dask workers: of this machine, of a running cluster, of a queue."""
+
+from wsiseg.cluster.checks import check_cluster, check_workers
+from wsiseg.cluster.choice import choose_workers
+from wsiseg.cluster.connect import (
+    cluster_client,
+    device_kind,
+    threads_expected,
+    without_workers_s,
+)
+from wsiseg.cluster.needs import ClusterNeeds, needs_of
+from wsiseg.cluster.options import ClusterOptions, check_cluster_name, check_worker_count
+from wsiseg.cluster.tiles import SlidesOnDask
+
+__all__ = [
+    "ClusterNeeds",
+    "ClusterOptions",
+    "SlidesOnDask",
+    "check_cluster",
+    "check_cluster_name",
+    "check_worker_count",
+    "check_workers",
+    "choose_workers",
+    "cluster_client",
+    "device_kind",
+    "needs_of",
+    "threads_expected",
+    "without_workers_s",
+]
