@@ -179,7 +179,7 @@ def status(batch: Batch, out: Path) -> tuple[dict[str, Any], float]:
 
 def failures_in(said: Mapping[str, Any]) -> dict[str, str]:
     """Return reasons by place from what `wsiseg status` says."""
-    return {row["place"]: row["error"] for row in said["failed"]}
+    return {row["place"]: row["reason"] for row in said["failed"]}
 
 
 def _status_faults(batch: Batch, out: Path) -> list[str]:

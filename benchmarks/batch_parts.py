@@ -211,11 +211,8 @@ def _made_at(out: Path, place: str) -> int:
 def _counted_once(batch: Batch, out: Path) -> list[str]:
     """Return whether anything is counted twice, or not at all, over the whole batch."""
     said, _ = status(batch, out)
-    counts = {
-        name: said[name] if isinstance(said[name], int) else len(said[name])
-        for name in ("done", "failed")
-    }
-    needed = {"done": len(batch.good), "failed": len(batch.bad)}
+    counts = (said["n_slides"], said["n_done"], len(said["failed"]), said["n_left"])
+    needed = (len(batch.made), len(batch.good), len(batch.bad), 0)
     return [] if counts == needed else [f"status counts {counts}; {needed} are there"]
 
 
