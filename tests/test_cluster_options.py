@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import wsiseg
 import wsiseg.cluster.local as local
-from wsiseg.cluster import ClusterOptions, choose_workers
+from wsiseg.cluster import ClusterOptions, choose_workers, refuse_own_workers
 from wsiseg.cluster.jobqueue import (
     expected_threads,
     queue_cluster,
@@ -42,53 +43,61 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_each_gpu_has_a_process(device: str, workers: int | None, gpus: tuple[str, ...]) -> None:
-    assert choose_workers(device, workers, None) == ClusterOptions(gpus=gpus)
+    assert choose_workers(device, workers) == ClusterOptions(gpus=gpus)
 
 
 @pytest.mark.usefixtures("two_gpus")
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda:0"])
 def test_one_device_needs_no_process_of_its_own(device: str) -> None:
-    assert choose_workers(device, None, None) is None
+    assert choose_workers(device, None) is None
 
 
 @pytest.mark.usefixtures("two_gpus")
 def test_gpus_are_those_that_a_queue_gave(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-0c1e")
-    assert choose_workers("cuda", None, None) == ClusterOptions(gpus=("5", "GPU-0c1e"))
-    assert choose_workers("cuda:1", None, None) == ClusterOptions(gpus=("GPU-0c1e",))
+    assert choose_workers("cuda", None) == ClusterOptions(gpus=("5", "GPU-0c1e"))
+    assert choose_workers("cuda:1", None) == ClusterOptions(gpus=("GPU-0c1e",))
 
 
 @pytest.mark.usefixtures("two_gpus")
 @pytest.mark.parametrize(
-    ("device", "workers", "cluster", "said"),
+    ("device", "workers", "said"),
     [
-        ("cuda:2", None, None, "torch finds 2 GPUs; their numbers are 0 to 1"),
-        ("cuda:0,0", None, None, "names a GPU twice"),
-        ("cuda:x", None, None, "one of auto, cpu, cuda, cuda:0,1 is needed"),
-        ("cpu:0", None, None, "one of auto"),
-        ("tpu", None, None, "one of auto"),
-        ("cuda", 3, None, "one process for each GPU, 2 at most"),
-        ("cpu", 0, None, "1 or more are needed"),
-        ("cpu", 2, "tcp://a:1", "leave --workers"),
-        ("cuda:1", None, "tcp://a:1", "the numbers out"),
-        ("cpu", None, "a:8786", "tcp://HOST:PORT"),
-        ("cpu", None, "missing.yaml", "there is no such file"),
+        ("cuda:2", None, "torch finds 2 GPUs; their numbers are 0 to 1"),
+        ("cuda:0,0", None, "names a GPU twice"),
+        ("cuda:x", None, "one of auto, cpu, cuda, cuda:0,1 is needed"),
+        ("cpu:0", None, "one of auto"),
+        ("tpu", None, "one of auto"),
+        ("cuda", 3, "one process for each GPU, 2 at most"),
+        ("cpu", 0, "1 or more are needed"),
     ],
 )
-def test_what_contradicts_itself_is_refused(
-    device: str, workers: int | None, cluster: str | None, said: str
-) -> None:
+def test_what_contradicts_itself_is_refused(device: str, workers: int | None, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        choose_workers(device, workers, cluster)
+        choose_workers(device, workers)
+
+
+def test_a_cluster_is_named_alone_and_rightly() -> None:
+    with pytest.raises(UsageError, match="leave --workers and the numbers out"):
+        refuse_own_workers("tcp://a:1", 2, "cpu")
+    with pytest.raises(UsageError, match="leave --workers and the numbers out"):
+        refuse_own_workers("tcp://a:1", None, "cuda:1")
+    with pytest.raises(UsageError, match="tcp://HOST:PORT"):
+        ClusterOptions(cluster="a:8786")
+    with pytest.raises(UsageError, match="there is no such file"):
+        ClusterOptions(cluster="missing.yaml")
+    with pytest.raises(UsageError, match="one of them is needed"):
+        ClusterOptions(workers=2, cluster="tcp://a:1")
 
 
 def test_without_a_gpu_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "gpus_here", lambda: 0)
     with pytest.raises(UsageError, match="torch finds no usable GPU"):
-        choose_workers("cuda", None, None)
-    assert choose_workers("auto", None, None) is None
+        choose_workers("cuda", None)
+    assert choose_workers("auto", None) is None
     # A cluster's workers may have what is not here.
-    assert choose_workers("cuda", None, "tls://a:1") == ClusterOptions(cluster="tls://a:1")
+    there = wsiseg.ComputeOptions("cuda", cluster="tls://a:1")
+    assert there.numerics(wsiseg.load_model().card).device_kind == "cuda"
 
 
 def test_workers_share_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ def test_workers_join_by_hand_and_a_lost_scheduler_is_noticed(tmp_path: Path) ->
                 time.sleep(0.5)
                 start_s = time.monotonic()
                 scheduler.kill()
-                with pytest.raises(Interrupted, match="scheduler was lost; .* same command"):
+                with pytest.raises(Interrupted, match=r"scheduler was lost; .* same command"):
                     waiting.result()
                 assert time.monotonic() - start_s < 30
     assert not [each for each in threading.enumerate() if each.name == "wsiseg-dispatch"]

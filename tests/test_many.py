@@ -176,10 +176,10 @@ def test_on_workers_small_slides_run_whole_and_tiles_of_large_ones_are_spread(
     cluster = Cluster()
 
     @contextmanager
-    def slide_cluster(*arguments: Any) -> Iterator[Cluster]:
+    def workers_for(*arguments: Any) -> Iterator[Cluster]:
         yield cluster
 
-    monkeypatch.setattr(many, "slide_cluster", slide_cluster)
+    monkeypatch.setattr(many, "workers_for", workers_for)
     monkeypatch.setattr(many, "_FEW", 3)
     check(segment_all(slides, tmp_path), tmp_path, expected)
     assert cluster.tiles == [LARGE]

@@ -60,14 +60,19 @@ SkipBadTiles = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would run, how long, how large; write nothing.")
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda (all GPUs) or cuda:0,1.")]
 PrecisionOption = Annotated[
     str | None, typer.Option(help="float32, bfloat16 or float16; else the model card's.")
 ]
 BatchOption = Annotated[int | None, typer.Option(help="Tiles per call of the network.")]
 WorkersOption = Annotated[int | None, typer.Option(help="Start that many Dask processes.")]
 MemoryOption = Annotated[
-    float, typer.Option("--memory-gb", help="Memory a run on a CPU may take; fewer tiles at once.")
+    float | None,
+    typer.Option("--memory-gb", help="Memory of a run on a CPU (4), or of each worker."),
+]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(help="A Dask cluster: tcp://HOST:PORT, or FILE.yaml that describes a queue."),
 ]
 FormatOption = Annotated[str, typer.Option("--format", help="Exports, separated by commas.")]
 ReaderOption = Annotated[str | None, typer.Option(help="openslide, tiffslide or image.")]

@@ -10,7 +10,6 @@ from typing import Any
 
 from wsiseg.api import NEAREST_MODEL, ComputeOptions, plan_slide
 from wsiseg.errors import ResultNotReadable, UnknownName, UsageError
-from wsiseg.machine import RUN_GB
 from wsiseg.models import MapsModel, load_model
 from wsiseg.plan import PlanOptions, RunPlan
 from wsiseg.results import Result
@@ -60,7 +59,7 @@ def plan_of_run(
         raise UsageError(
             f"{name} does not say where its slide lies; name {result.name} with --slide"
         )
-    if replace(compute, workers=None, memory_gb=RUN_GB) != ComputeOptions():
+    if replace(compute, workers=None, memory_gb=None) != ComputeOptions():
         raise UsageError(
             f"{name}: device, precision and batch size are the run's own; leave them out"
         )

@@ -9,14 +9,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsiseg.choosing import choose_model
-from wsiseg.cluster import ClusterOptions, SlidesOnDask, check_workers, cluster_client
+from wsiseg.cluster import (
+    ClusterNeeds,
+    ClusterOptions,
+    SlidesOnDask,
+    address_of,
+    check_cluster,
+    choose_workers,
+    cluster_client,
+    device_kind,
+    needs_of,
+    refuse_own_workers,
+    threads_expected,
+    without_workers_s,
+)
 from wsiseg.errors import Interrupted, UsageError
 from wsiseg.exporters import find_exporter
 from wsiseg.finished import finished_run
 from wsiseg.listing import SlideEntry, refuse_same_place
-from wsiseg.machine import RUN_GB
-from wsiseg.models import MapsModel, ModelFile, Numerics, check_weights, list_models, load_model
-from wsiseg.models.device import choose_numerics
+from wsiseg.models import (
+    MapsModel,
+    ModelCard,
+    ModelFile,
+    Numerics,
+    check_weights,
+    list_models,
+    load_model,
+)
+from wsiseg.models.device import kind_here, numerics_on, parse_device
 from wsiseg.pipeline import Progress, judged, run_directory, segment_planned
 from wsiseg.plan import PlanOptions, RunPlan, plan_run
 from wsiseg.results import Result
@@ -41,20 +61,32 @@ class ComputeOptions:
     """Where and how the network runs."""
 
     device: str = "auto"
-    """`auto` (a GPU if torch can use one), `cpu` or `cuda`."""
+    """`auto` (a GPU if torch can use one; on a cluster if its workers offer some), `cpu`, `cuda`
+    (all GPUs, with a process for each if there are several), or `cuda:0,1` (those)."""
     precision: str | None = None
     """`float32`, `bfloat16` or `float16`; None: what the model card says for the device."""
     batch_size: int | None = None
     """Tiles per call of the network; None: 1 on a CPU, 8 on a GPU."""
     workers: int | None = None
     """Start that many Dask worker processes; None: run in this process."""
-    memory_gb: float = RUN_GB
-    """Memory that a run in this process on a CPU may take; fewer tiles run at once if it is
-    little.  Does not change results."""
+    memory_gb: float | None = None
+    """Memory that a run in this process on a CPU may take (None: 4); fewer tiles run at once if
+    it is little.  With workers: the limit of each (None: a share of what is free).  Does not
+    change results."""
+    cluster: str | None = None
+    """Run on this Dask cluster: the address of its scheduler (`tcp://…`), or a YAML file that
+    says how workers are submitted to a queue."""
 
     def __post_init__(self) -> None:
-        if not self.memory_gb > 0:
+        if self.memory_gb is not None and not self.memory_gb > 0:
             raise UsageError(f"memory_gb is {self.memory_gb}; a number above 0 is needed")
+
+    def numerics(self, card: ModelCard) -> Numerics:
+        """Settle how a model is computed; what a cluster's workers have is not looked for here."""
+        name, _ = parse_device(self.device)
+        here = self.cluster is None or name == "auto"
+        kind = kind_here(self.device) if here else name
+        return numerics_on(kind, card, self.precision, self.batch_size)
 
 
 def segment(
@@ -128,11 +160,16 @@ def segment(
         done = finished_before(Path(slide), there, model, said, compute, formats)
         if done is not None:
             return judged(done, strict)
-    with plan_slide(slide, model, scale, options, compute) as plan:
+    with (
+        connected(compute, client, progress) as (compute_there, cluster),
+        plan_slide(slide, model, scale, options, compute_there) as plan,
+    ):
         if planned is not None:
             planned(plan)
         folder = run_directory(Path(out), plan.slide.info.name)
-        with tile_runner(compute, client, plan.numerics) as run_tiles:
+        paths = (Path(slide),) if isinstance(slide, str | Path) else ()
+        needs = needs_of(Path(out), paths, (plan.model,), plan.numerics.device_kind)
+        with tile_runner(compute_there, cluster, plan.numerics, needs) as run_tiles:
             return carry_out(plan, folder, run_tiles, formats, overwrite, progress, strict)
 
 
@@ -170,9 +207,7 @@ def finished_before(
 
     def choose(info: SlideInfo) -> tuple[MapsModel, Numerics]:
         chosen = model_for(info, model, options.scale)
-        return chosen, choose_numerics(
-            chosen.card, compute.device, compute.precision, compute.batch_size
-        )
+        return chosen, compute.numerics(chosen.card)
 
     return finished_run(slide, folder, options, choose, formats)
 
@@ -197,10 +232,7 @@ def plan_slide(
         if isinstance(chosen, ModelFile):
             # Here nothing has been made yet; in the first tile it would have.
             check_weights(chosen)
-        numerics = choose_numerics(
-            chosen.card, compute.device, compute.precision, compute.batch_size
-        )
-        yield plan_run(opened, chosen, numerics, options, stamp)
+        yield plan_run(opened, chosen, compute.numerics(chosen.card), options, stamp)
 
 
 def with_scale(options: PlanOptions, scale: ScaleOptions | float | None) -> PlanOptions:
@@ -287,17 +319,74 @@ def _opened(slide: str | Path | Slide) -> Iterator[Slide]:
 
 
 @contextmanager
+def connected(
+    compute: ComputeOptions, client: Client | None, progress: Progress | None = None
+) -> Iterator[tuple[ComputeOptions, Client | None]]:
+    """Connect to the cluster that is named, if one is, and settle on what its workers compute.
+
+    Yields
+    ------
+    ComputeOptions
+        With `cpu` or `cuda` as the device, if there is a cluster.
+    Client or None
+        The one given, or of the cluster named; None if processes of this machine are meant.
+    """
+    if client is not None:
+        kind = device_kind(client, compute.device)
+        yield (
+            replace(
+                compute, device=kind, workers=None, cluster=compute.cluster or address_of(client)
+            ),
+            client,
+        )
+    elif compute.cluster is not None:
+        refuse_own_workers(compute.cluster, compute.workers, compute.device)
+        with cluster_client(ClusterOptions(cluster=compute.cluster), progress) as there:
+            yield replace(compute, device=device_kind(there, compute.device)), there
+    else:
+        yield compute, None
+
+
+@contextmanager
+def workers_for(
+    compute: ComputeOptions, client: Client | None, needs: ClusterNeeds
+) -> Iterator[SlidesOnDask | None]:
+    """Give what runs tiles and slides in other processes; None: they run in this one.
+
+    Raises
+    ------
+    UsageError
+        If the cluster's workers cannot do what is needed.
+    """
+    if client is not None:
+        check_cluster(client, needs)
+        with SlidesOnDask(
+            client,
+            needs,
+            threads_expected(compute.cluster),
+            without_workers_s(compute.cluster),
+        ) as slides:
+            yield slides
+        return
+    where = choose_workers(compute.device, compute.workers, compute.memory_gb)
+    if where is None:
+        yield None
+        return
+    needs = replace(needs, gpu=bool(where.gpus))
+    with cluster_client(where) as local, SlidesOnDask(local, needs) as slides:
+        yield slides
+
+
+@contextmanager
 def tile_runner(
-    compute: ComputeOptions, client: Client | None, numerics: Numerics
+    compute: ComputeOptions,
+    client: Client | None,
+    numerics: Numerics,
+    needs: ClusterNeeds | None = None,
 ) -> Iterator[TileRunner]:
     """Choose where tiles run."""
-    if client is not None:
-        check_workers(client)
-        with SlidesOnDask(client) as slides:
+    with workers_for(compute, client, needs or ClusterNeeds()) as slides:
+        if slides is None:
+            yield RunHere(tiles_at_once(numerics, compute.memory_gb))
+        else:
             yield slides.run_tiles
-    elif compute.workers is not None:
-        where = ClusterOptions(compute.workers)
-        with cluster_client(where) as local, SlidesOnDask(local) as slides:
-            yield slides.run_tiles
-    else:
-        yield RunHere(tiles_at_once(numerics, compute.memory_gb))

@@ -25,6 +25,7 @@ from wsiseg._cli_exit import (
 )
 from wsiseg._cli_options import (
     BatchOption,
+    ClusterOption,
     DeviceOption,
     DryRun,
     ForceScale,
@@ -88,7 +89,8 @@ def segment(
     precision: PrecisionOption = None,
     batch_size: BatchOption = None,
     workers: WorkersOption = None,
-    memory_gb: MemoryOption = 4.0,
+    memory_gb: MemoryOption = None,
+    cluster: ClusterOption = None,
     format: FormatOption = "geojson",  # noqa: A002
     skip_bad_tiles: SkipBadTiles = False,
     part: PartOption = None,
@@ -109,7 +111,9 @@ def segment(
                 roi_origin=roi_origin.value,
                 skip_bad_tiles=skip_bad_tiles,
             ),
-            "compute": wsiseg.ComputeOptions(device, precision, batch_size, workers, memory_gb),
+            "compute": wsiseg.ComputeOptions(
+                device, precision, batch_size, workers, memory_gb, cluster
+            ),
             "formats": formats,
             "overwrite": overwrite,
             "strict": strict,
@@ -171,7 +175,7 @@ def seamcheck(
     precision: PrecisionOption = None,
     batch_size: BatchOption = None,
     workers: WorkersOption = None,
-    memory_gb: MemoryOption = 4.0,
+    memory_gb: MemoryOption = None,
     json: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw what differs in this PNG.")] = None,
     quiet: Quiet = False,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -16,29 +16,31 @@ from wsiseg.api import (
     ComputeOptions,
     Planned,
     carry_out,
+    connected,
     entries_of,
     finished_before,
     known_formats,
     model_for,
     options_of,
     plan_slide,
+    workers_for,
 )
 from wsiseg.batches import Done, Failed, place_directory, run_batch, write_places
-from wsiseg.cluster import ClusterOptions, SlidesOnDask, check_workers, cluster_client
-from wsiseg.errors import Interrupted, WsisegError
+from wsiseg.cluster import ClusterNeeds, needs_of
+from wsiseg.errors import Interrupted, TileCrashed, WsisegError
 from wsiseg.listing import SlideEntry
 from wsiseg.models import MapsModel, list_models, load_model
-from wsiseg.models.device import choose_numerics
 from wsiseg.parts import Part, parse_part
 from wsiseg.pipeline import Progress, judged
 from wsiseg.plan import PlanOptions, RunPlan
-from wsiseg.runners import RunHere, TileRunner, tiles_at_once
+from wsiseg.runners import RunHere, RunInTurn, TileRunner, tiles_at_once
 from wsiseg.scale import ScaleOptions, resolve_scale
 from wsiseg.slides import open_slide
 
 if TYPE_CHECKING:
     from distributed import Client
 
+log = logging.getLogger("wsiseg")
 T = TypeVar("T")
 R = TypeVar("R")
 _FEW = 16
@@ -133,22 +135,35 @@ def segment_many(
     share = parse_part(part, os.environ) if isinstance(part, str) else part
     mine = [entry for entry in entries if share is None or share.holds(entry.place)]
     known = load_model(model) if model != NEAREST_MODEL else model
-    compute = _settled(known, compute)
+    if client is None and compute.cluster is None:
+        # What cannot be used is refused before processes start.
+        _settled(known, compute)
+    with (
+        connected(compute, client, progress) as (there, remote),
+        workers_for(there, remote, _needs(mine, Path(out), known, there)) as cluster,
+    ):
+        settled = _settled(known, there)
 
-    def task_of(entry: SlideEntry) -> SlideTask:
-        chosen = known if entry.model is None else entry.model
-        settled = options_of(entry, scale, options)
-        return SlideTask(entry, Path(out), chosen, settled, compute, formats, overwrite, strict)
+        def task_of(entry: SlideEntry) -> SlideTask:
+            chosen = known if entry.model is None else entry.model
+            own = options_of(entry, scale, options)
+            return SlideTask(entry, Path(out), chosen, own, settled, formats, overwrite, strict)
 
-    if len(entries) > 1:
-        write_places(Path(out), entries)
-    if not mine:
-        return
-    with slide_cluster(compute, client) as cluster:
-        if len(entries) == 1:
+        if len(entries) > 1:
+            write_places(Path(out), entries)
+            yield from _batch(mine, task_of, cluster, progress, planned) if mine else ()
+        elif mine:
             yield _alone(task_of(mine[0]), cluster, progress, planned)
-        else:
-            yield from _batch(mine, task_of, cluster, progress, planned)
+
+
+def _needs(
+    entries: Sequence[SlideEntry], out: Path, known: str | MapsModel, compute: ComputeOptions
+) -> ClusterNeeds:
+    """Return what every worker must have: the first slide stands for all."""
+    shipped = [card.name for card in list_models()]
+    models = [load_model(each) for each in (shipped if known == NEAREST_MODEL else [known])]
+    kind = compute.numerics(models[0].card).device_kind
+    return needs_of(out, tuple(entry.path for entry in entries[:1]), tuple(models), kind)
 
 
 def _alone(
@@ -190,7 +205,11 @@ def _batch(
     def segment_one(entry: SlideEntry) -> Path:
         task = task_of(entry)
         if cluster is not None and at_once > 1 and _has_few_tiles(task):
-            return cluster.run_whole(segment_here, _for_elsewhere(task), str(entry.place))
+            try:
+                return cluster.run_whole(segment_here, _for_elsewhere(task), str(entry.place))
+            except TileCrashed as error:
+                # Tile by tile it turns out which of them it is.
+                log.warning("%s", error)
         return _segment_spread(task, cluster, tell, planned)
 
     def is_finished(entry: SlideEntry) -> bool:
@@ -249,7 +268,7 @@ def segment_here(task: SlideTask) -> Path:
         The run's directory.
     """
     with plan_slide(task.entry.path, task.model, None, task.options, task.compute) as plan:
-        return _carry_out(task, plan, RunHere(1), None)
+        return _carry_out(task, plan, RunInTurn(), None)
 
 
 def _carry_out(
@@ -292,25 +311,5 @@ def _settled(known: str | MapsModel, compute: ComputeOptions) -> ComputeOptions:
         If it cannot run there: before anything is begun, not once for each slide.
     """
     cards = list_models() if isinstance(known, str) else [known.card]
-    kinds = {
-        choose_numerics(card, compute.device, compute.precision, compute.batch_size).device_kind
-        for card in cards
-    }
-    return replace(compute, device=kinds.pop()) if compute.device == "auto" and kinds else compute
-
-
-@contextmanager
-def slide_cluster(compute: ComputeOptions, client: Client | None) -> Iterator[SlideCluster | None]:
-    """Give where slides run; None: in this process."""
-    if client is not None:
-        check_workers(client)
-        with SlidesOnDask(client) as slides:
-            yield slides
-    elif compute.workers is not None:
-        with (
-            cluster_client(ClusterOptions(compute.workers)) as local,
-            SlidesOnDask(local) as slides,
-        ):
-            yield slides
-    else:
-        yield None
+    kinds = {compute.numerics(card).device_kind for card in cards}
+    return replace(compute, device=kinds.pop()) if kinds else compute

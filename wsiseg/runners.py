@@ -70,19 +70,19 @@ class RunInTurn:
             yield from processor.run(batch)
 
 
-def tiles_at_once(numerics: Numerics, memory_gb: float = RUN_GB) -> int:
+def tiles_at_once(numerics: Numerics, memory_gb: float | None = None) -> int:
     """Return how many tiles to predict at the same time in one process.
 
     Parameters
     ----------
     numerics : Numerics
         How the network runs.
-    memory_gb : float
-        What a run on a CPU may take, if it is free.
+    memory_gb : float or None
+        What a run on a CPU may take, if it is free; None: 4.
     """
     if numerics.device_kind == "cuda":
         return 1
-    return cpu_predictors(numerics.backend, memory_gb)
+    return cpu_predictors(numerics.backend, RUN_GB if memory_gb is None else memory_gb)
 
 
 def batches_of(tiles: Sequence[Tile], size: int) -> Iterator[Sequence[Tile]]:

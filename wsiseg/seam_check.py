@@ -143,6 +143,11 @@ def seamcheck(
     >>> report.near.share.value, report.matched_verdict  # doctest: +SKIP
     (0.9998, 'met')
     """
+    if compute.cluster is not None:
+        raise UsageError(
+            f"cluster {compute.cluster!r}: a seamcheck runs on this machine alone, where its "
+            "temporary files are; use workers"
+        )
     for path in (json, picture):
         _refuse_in_the_way(path)
     with _planned(slide_or_run, slide, model, scale, options, compute) as (plan, result):

@@ -1,8 +1,9 @@
 """Slides and their tiles on Dask workers: of this machine, of a running cluster, of a queue."""
 
 from wsiseg.cluster.checks import check_cluster, check_workers
-from wsiseg.cluster.choice import choose_workers
+from wsiseg.cluster.choice import choose_workers, refuse_own_workers
 from wsiseg.cluster.connect import (
+    address_of,
     cluster_client,
     device_kind,
     threads_expected,
@@ -16,6 +17,7 @@ __all__ = [
     "ClusterNeeds",
     "ClusterOptions",
     "SlidesOnDask",
+    "address_of",
     "check_cluster",
     "check_cluster_name",
     "check_worker_count",
@@ -24,6 +26,7 @@ __all__ = [
     "cluster_client",
     "device_kind",
     "needs_of",
+    "refuse_own_workers",
     "threads_expected",
     "without_workers_s",
 ]

@@ -8,10 +8,20 @@ from wsiseg.errors import UsageError
 from wsiseg.models.device import gpus_here, gpus_meant, kind_here, parse_device
 
 
+def refuse_own_workers(cluster: str, workers: int | None, device: str) -> None:
+    """Raise UsageError if a cluster is named, and processes or GPUs of this machine as well."""
+    _, gpus = parse_device(device)
+    if workers is not None or gpus:
+        raise UsageError(
+            f"--cluster {cluster} with --workers {workers} and --device {device}; a cluster has "
+            "its own workers and numbers of GPUs: leave --workers and the numbers out"
+        )
+
+
 def choose_workers(
-    device: str, workers: int | None, cluster: str | None, memory_gb: float | None = None
+    device: str, workers: int | None, memory_gb: float | None = None
 ) -> ClusterOptions | None:
-    """Return which workers a call means; None: it runs in the calling process.
+    """Return which processes of this machine are meant; None: the calling one alone.
 
     Parameters
     ----------
@@ -19,8 +29,6 @@ def choose_workers(
         `auto`, `cpu`, `cuda`, `cuda:0,1`.
     workers : int or None
         Processes on this machine; on GPUs one for each.
-    cluster : str or None
-        A scheduler's address, or a YAML file that describes a queue.
     memory_gb : float or None
         Memory of each process on this machine; None: a share of what is free.
 
@@ -29,14 +37,6 @@ def choose_workers(
     UsageError
         If they contradict each other, or there is no such device.
     """
-    if cluster is not None:
-        _, gpus = parse_device(device)
-        if workers is not None or gpus:
-            raise UsageError(
-                f"--cluster {cluster} with --workers {workers} and --device {device}; a cluster "
-                "has its own workers and numbers of GPUs: leave --workers and the numbers out"
-            )
-        return ClusterOptions(cluster=cluster)
     meant = gpus_meant(device)
     if workers is not None and kind_here(device) == "cuda":
         meant = meant or tuple(range(gpus_here() if device == "auto" else 1))

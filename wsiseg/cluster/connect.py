@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from wsiseg.cluster.checks import threads_of
 from wsiseg.cluster.jobqueue import expected_threads, queue_client, read_queue
 from wsiseg.cluster.local import local_client
-from wsiseg.cluster.options import ClusterOptions
+from wsiseg.cluster.options import ClusterOptions, queue_file
 from wsiseg.cluster.packages import import_distributed
 from wsiseg.errors import UsageError
+from wsiseg.models.device import parse_device
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -50,11 +51,11 @@ def cluster_client(where: ClusterOptions, progress: Progress | None = None) -> I
     if where.cluster is None:
         with local_client(where) as client:
             yield client
-    elif where.queue_file is None:
+    elif (path := queue_file(where.cluster)) is None:
         with _remote_client(where.cluster) as client:
             yield client
     else:
-        queue = read_queue(where.queue_file)
+        queue = read_queue(path)
         with queue_client(queue) as client:
             wait_in_queue(client, expected_threads(queue), progress)
             yield client
@@ -90,20 +91,26 @@ def wait_in_queue(client: Client, n_threads: int, progress: Progress | None) -> 
     tell("workers", running, n_threads)
 
 
-def threads_expected(where: ClusterOptions) -> int:
-    """Return how many threads the workers will have when all have come; 0 if not known."""
-    if where.queue_file is None:
-        return 0
-    return expected_threads(read_queue(where.queue_file))
+def threads_expected(cluster: str | None) -> int:
+    """Return how many threads the workers of a queue will have when all run; 0 if not known."""
+    path = None if cluster is None else queue_file(cluster)
+    return 0 if path is None else expected_threads(read_queue(path))
 
 
-def without_workers_s(where: ClusterOptions) -> float | None:
+def without_workers_s(cluster: str | None) -> float | None:
     """Return how long a cluster may be without any worker; None: for ever, as in a queue."""
-    return None if where.queue_file is not None else WITHOUT_WORKERS_S
+    if cluster is not None and queue_file(cluster) is not None:
+        return None
+    return WITHOUT_WORKERS_S
+
+
+def address_of(client: Client) -> str:
+    """Return the address of a client's scheduler."""
+    return str(client.scheduler_info(n_workers=0)["address"])
 
 
 def device_kind(client: Client, device: str) -> str:
-    """Return on what kind of device a cluster runs the network.
+    """Return on what kind of device a cluster runs the network: `cpu` or `cuda`.
 
     Parameters
     ----------
@@ -111,9 +118,20 @@ def device_kind(client: Client, device: str) -> str:
         Connected to the scheduler.
     device : str
         `auto`: on GPUs if some worker offers the resource GPU; or `cpu`, `cuda`.
+
+    Raises
+    ------
+    UsageError
+        If it is none of them; the numbers of GPUs are the workers' own affair.
     """
-    if device != "auto":
-        return device
+    name, gpus = parse_device(device)
+    if gpus:
+        raise UsageError(
+            f"device {device!r} on a cluster; its workers have their own GPUs: leave the numbers "
+            "out"
+        )
+    if name != "auto":
+        return name
     return "cuda" if threads_of(client, gpu=True) else "cpu"
 
 

@@ -118,7 +118,7 @@ def host() -> str:
 
 def unmet(needs: ClusterNeeds) -> list[str]:
     """Return what this process lacks, and what to do, each as a clause."""
-    return [*_other_versions(needs.versions), *_unseen(needs), *_other_models(needs.models)]
+    return [*_other_versions(needs.versions), *_unseen(needs), *other_models(needs.models)]
 
 
 def _other_versions(wanted: Mapping[str, str]) -> Iterator[str]:
@@ -167,17 +167,20 @@ def _size_bytes(path: Path) -> int | None:
         return None
 
 
-def _other_models(models: tuple[NamedModel, ...]) -> Iterator[str]:
+def other_models(models: tuple[NamedModel, ...]) -> list[str]:
+    """Return what is wrong with each model that this process has not, or another of its name."""
+    reasons = []
     for named in models:
         try:
             model = named.load()
             if isinstance(model, ModelFile):
                 check_weights(model)
         except WsisegError as error:
-            yield f"{error}: give it the same model"
+            reasons.append(f"{error}: give it the same model")
             continue
         if model.card.sha256 != named.sha256:
-            yield (
+            reasons.append(
                 f"its model {model.card.name} is {model.card.sha256[:12]}…, the one here "
                 f"{named.sha256[:12]}…: install the same one"
             )
+    return reasons

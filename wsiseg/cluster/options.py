@@ -41,13 +41,6 @@ class ClusterOptions:
         if self.memory_gb is not None and not self.memory_gb > 0:
             raise UsageError(f"memory_gb is {self.memory_gb}; a number above 0 is needed")
 
-    @property
-    def queue_file(self) -> Path | None:
-        """The YAML file, if that is what names the cluster."""
-        if self.cluster is None or self.cluster.startswith(ADDRESSES):
-            return None
-        return Path(self.cluster)
-
 
 def check_worker_count(workers: int) -> None:
     """Raise UsageError unless there is at least one."""
@@ -66,3 +59,8 @@ def check_cluster_name(cluster: str) -> None:
         )
     if not Path(cluster).is_file():
         raise UsageError(f"--cluster {cluster}: there is no such file; check the path")
+
+
+def queue_file(cluster: str) -> Path | None:
+    """Return the YAML file, if that is what names a cluster."""
+    return Path(cluster) if cluster.endswith(FILES) else None

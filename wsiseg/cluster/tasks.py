@@ -11,8 +11,17 @@ from typing import Any, cast
 
 import cv2
 
-from wsiseg.cluster.needs import PROCESS, ClusterNeeds, NamedModel, host, named_model, unmet
+from wsiseg.cluster.needs import (
+    PROCESS,
+    ClusterNeeds,
+    NamedModel,
+    host,
+    named_model,
+    other_models,
+    unmet,
+)
 from wsiseg.cluster.packages import import_distributed
+from wsiseg.errors import UsageError
 from wsiseg.machine import limit_cores
 from wsiseg.models import MapsModel
 from wsiseg.models.loaded import LoadedOnce
@@ -89,9 +98,17 @@ def run_batch(packed: bytes, tiles: Sequence[Tile]) -> list[TileReport]:
 def _loaded(packed: bytes) -> tuple[RunDir, str, TileProcessor]:
     """Open a job's slide once in a process, and its model once for all jobs."""
     sent = cast("_SentJob", pickle.loads(packed))  # noqa: S301
-    model = sent.job.model if sent.named is None else sent.named.load()
+    model = sent.job.model if sent.named is None else _same_model(sent.named)
     job = replace(sent.job, model=LoadedOnce(model))
     return RunDir(job.folder), job.run_key, TileProcessor(job)
+
+
+def _same_model(named: NamedModel) -> MapsModel:
+    """Find a model in this process; raise UsageError unless it is the client's."""
+    reasons = other_models((named,))
+    if reasons:
+        raise UsageError(f"worker on {host()}: {'; '.join(reasons)}")
+    return named.load()
 
 
 def _be_prepared(packed_needs: bytes) -> None:
