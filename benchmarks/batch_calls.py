@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from batch_slides import Made, make_batch, read_batch, shared_images
 from chaos_compare import run_differences
 
 HERE = Path(__file__).resolve().parent
-DONE, SOME_FAILED, INTERRUPTED = 0, 3, 75
+DONE, USAGE, SOME_FAILED, INTERRUPTED = 0, 2, 3, 75
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,16 @@ def record_of(out: Path, place: str) -> dict[str, Any]:
         return {}
 
 
+def at_work_s(batch: Batch, out: Path) -> float:
+    """Return the time from the first slide's beginning to the last one's end, without starting."""
+    records = [record_of(out, place) for place in batch.good]
+    times = [
+        [datetime.fromisoformat(record[name]) for record in records]
+        for name in ("started_utc", "finished_utc")
+    ]
+    return (max(times[1]) - min(times[0])).total_seconds()
+
+
 def n_done(batch: Batch, out: Path) -> int:
     """Return how many good slides are done."""
     return sum(record_of(out, place).get("status") == "done" for place in batch.good)
@@ -173,7 +184,8 @@ def status(batch: Batch, out: Path) -> tuple[dict[str, Any], float]:
     )
     seconds = time.perf_counter() - start_s
     if not done.stdout.strip():
-        raise SystemExit(f"wsiseg status ended with {done.returncode}: {done.stderr}")
+        print(f"wsiseg status ended with {done.returncode}: {done.stderr.strip()}")
+        return {"failed": []}, seconds
     return dict(json.loads(done.stdout)), seconds
 
 

@@ -20,6 +20,7 @@ from batch_calls import (
     SOME_FAILED,
     Batch,
     add_batch_options,
+    at_work_s,
     emptied,
     faults,
     finish,
@@ -49,6 +50,7 @@ def trial(batch: Batch) -> tuple[list[str], list[tuple[str, object]]]:
         ("sum of single runs, one process, warm, s", sum_s),
         ("--cluster with 2 workers, started, s", seconds),
         ("against the sum of single runs (above 1: faster)", sum_s / seconds),
+        ("the same without starting and ending, s", at_work_s(batch, out)),
         ("good slides an hour", 3600 * len(batch.good) / seconds),
     ]
     return wrong + faults(batch, out), rows
@@ -79,13 +81,15 @@ def speed(batch: Batch) -> tuple[list[str], list[tuple[str, object]]]:
     """Compare two workers with one, warm; look at what their threads did."""
     wrong: list[str] = []
     rows: list[tuple[str, object]] = [("slides to compare speeds", len(batch.made))]
-    seconds = {}
+    seconds, working_s = {}, {}
     for n_workers in (1, 2):
         out = emptied(batch.scratch / f"speed-{n_workers}")
         code, seconds[n_workers], threads, watch = on_workers(batch, out, n_workers, warm=True)
         if code != SOME_FAILED:
             wrong.append(f"with {n_workers} workers the command ended with {code}; 3 is needed")
-        rows.append((f"{n_workers} workers, s", seconds[n_workers]))
+        rows.append((f"{n_workers} workers, whole command, s", seconds[n_workers]))
+        working_s[n_workers] = at_work_s(batch, out)
+        rows.append((f"{n_workers} workers, first slide to last, s", working_s[n_workers]))
         for (name, shares), one in zip(watch.cores_used.items(), threads, strict=True):
             said = (
                 f"{one.n_threads}, {one.n_busy} with a tenth of its CPU time or more; "
@@ -94,7 +98,8 @@ def speed(batch: Batch) -> tuple[list[str], list[tuple[str, object]]]:
             rows.append((f"   threads of {name}", said))
             if median(shares or [0]) > MOST_BUSY_CORES:
                 wrong.append(f"{name} of {n_workers} used {median(shares):.2f} cores; it has one")
-    rows.append(("2 workers are faster than 1 by a factor of", seconds[1] / seconds[2]))
+    rows.append(("2 workers against 1, whole command", seconds[1] / seconds[2]))
+    rows.append(("2 workers against 1, first slide to last", working_s[1] / working_s[2]))
     rows.append(("cores", cores()))
     return wrong, rows
 

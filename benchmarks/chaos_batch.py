@@ -25,6 +25,7 @@ from pathlib import Path
 from batch_calls import (
     INTERRUPTED,
     SOME_FAILED,
+    USAGE,
     Batch,
     Call,
     faults,
@@ -69,7 +70,7 @@ def kills_of_a_batch(case: Case, n: int, seed: int) -> int:
         if not now.total():
             print("   nothing was killed in time; that counts as wrong")
             return wrong + 1
-        shutil.rmtree(out)
+        shutil.rmtree(out, ignore_errors=True)
     told = ", ".join(f"{count} of {kind}" for kind, count in sorted(killed.items()))
     print(f"   {killed.total()} killed ({told}) over {rounds} batches of {len(batch.made)} slides")
     return wrong
@@ -94,12 +95,14 @@ def _killed_batch(
                 call.process.wait()
         killed.update(kills)
         if problem:
-            return killed, [*found, problem]
+            last = (call.text().strip().splitlines() or ["nothing"])[-1]
+            return killed, [*found, f"{problem}; its last words: {last}"]
         code = call.process.returncode
         if code == SOME_FAILED and n_done(batch, out) == len(batch.good):
             return killed, found
         if not kills:
-            return killed, [*found, f"an undisturbed call ended with {code}; see {said.name}"]
+            last = (call.text().strip().splitlines() or ["nothing"])[-1]
+            return killed, [*found, f"an undisturbed call ended with {code}: {last}"]
         cluster.mend()
     return killed, [*found, f"not done after {MOST_CALLS} calls"]
 
@@ -131,7 +134,8 @@ def _one_call(
                 call.process.wait(NOTICED_S)
             if call.process.poll() is None:
                 return killed, f"the client lives on {NOTICED_S:.0f} s after its scheduler died"
-            if call.process.returncode not in (INTERRUPTED, SOME_FAILED):
+            # 2: it had not yet found the scheduler.
+            if call.process.returncode not in (USAGE, INTERRUPTED, SOME_FAILED):
                 return killed, f"the client ended with {call.process.returncode} with its scheduler"
         else:
             time.sleep(rng.uniform(0, 3))
