@@ -134,6 +134,20 @@ def n_done(batch: Batch, out: Path) -> int:
     return sum(record_of(out, place).get("status") == "done" for place in batch.good)
 
 
+def is_at_work(out: Path, call: Call) -> bool:
+    """Return whether a call has a slide in its hands."""
+    owner = f'"process": {call.process.pid},'
+    claims = out / "batch" / "claims"
+    return any(owner in _text(path) for path in claims.rglob("*") if path.is_file())
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
 def run_singles(batch: Batch) -> dict[str, float]:
     """Segment each good slide alone, in one process, anew; return seconds by place."""
     shutil.rmtree(batch.expected, ignore_errors=True)

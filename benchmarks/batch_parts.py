@@ -30,6 +30,7 @@ from batch_calls import (
     faults,
     finish,
     given_batch,
+    is_at_work,
     n_done,
     print_table,
     record_of,
@@ -80,24 +81,10 @@ def disturbed_parts(
             if code is not None:
                 running.remove(one)
                 ended.append(Ended(part, code, None, 0.0))
-            elif fates_left and n_now >= at_n_done and _is_at_work(out, call):
+            elif fates_left and n_now >= at_n_done and is_at_work(out, call):
                 running.remove(one)
                 ended.append(_end(part, call, fates_left.pop()))
     return ended
-
-
-def _is_at_work(out: Path, call: Call) -> bool:
-    """Return whether a call has a slide in its hands."""
-    owner = f'"process": {call.process.pid},'
-    claims = out / "batch" / "claims"
-    return any(owner in _text(path) for path in claims.rglob("*") if path.is_file())
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
 
 
 def _end(part: str, call: Call, number: int) -> Ended:

@@ -29,6 +29,7 @@ from batch_calls import (
     Batch,
     Call,
     faults,
+    is_at_work,
     n_done,
     run,
     run_singles,
@@ -43,6 +44,8 @@ POLL_S = 0.05
 N_SLIDES = {"short": 12, "long": 24}
 PAUSE_S = 0.3
 MOST_CALLS = 300
+EARLY_KILLS = 0.2
+"""Share of the calls that are disturbed before they have begun a slide."""
 LONGEST_CALL_S = 300.0
 """A call that does nothing new for so long hangs."""
 NOTICED_S = 60.0
@@ -112,7 +115,8 @@ def _one_call(
 ) -> tuple[Counter[str], str | None]:
     """Watch a call, killing workers, and then perhaps what ends it; what is wrong, if anything."""
     killed: Counter[str] = Counter()
-    next_kill = time.monotonic() + rng.uniform(0.5, 12)
+    # Some while the command starts, the others while it has slides in its hands.
+    next_kill = time.monotonic() + rng.uniform(0.5, 8) if rng.random() < EARLY_KILLS else None
     seen, seen_at = n_done(batch, out), time.monotonic()
     while call.process.poll() is None:
         time.sleep(POLL_S)
@@ -122,7 +126,9 @@ def _one_call(
             seen, seen_at = done, now
         if now - seen_at > LONGEST_CALL_S:
             return killed, f"the client did nothing for {LONGEST_CALL_S:.0f} s"
-        if now < next_kill or killed.total() >= most:
+        if next_kill is None and is_at_work(out, call):
+            next_kill = now + rng.uniform(0, 8)
+        if next_kill is None or now < next_kill or killed.total() >= most:
             continue
         kind = rng.choice(("worker", "worker", "scheduler", "client"))
         _kill(kind, cluster, call, rng)
