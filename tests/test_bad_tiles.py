@@ -14,9 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import wsiseg
+from wsiseg import api
+from wsiseg.cluster.tasks import packed_job, run_batch
 from wsiseg.errors import TileNotReadable, WarningsRefused
 from wsiseg.geometry import Box
+from wsiseg.pipeline import tile_job
 from wsiseg.plan import PlanOptions
+from wsiseg.predict import skip_tile
+from wsiseg.rundir import RunDir
 from wsiseg.slides import open_slide
 from wsiseg.slides.damaged import WhiteWhereDamaged
 from wsiseg.testing.models import LocalNetwork
@@ -167,6 +172,21 @@ def test_a_tile_that_was_left_out_is_tried_again(slides: dict[str, Path], tmp_pa
         wsiseg.segment(slide, out, model=MODEL, options=SKIP, progress=stop_late)
     with pytest.raises(TileNotReadable):
         wsiseg.segment(slide, out, model=MODEL, options=PlanOptions())
+
+
+def test_a_worker_tries_again_what_was_left_out(slides: dict[str, Path], tmp_path: Path) -> None:
+    with api.plan_slide(slides["whole"], MODEL, None, PlanOptions(tissue=None)) as plan:
+        folder = RunDir(tmp_path)
+        folder.work.mkdir()
+        job = tile_job(plan, folder)
+        tile, _ = plan.tiles[0]
+        assert skip_tile(job, tile, "the disk was away")["unreadable"] == "the disk was away"
+        first, again = (run_batch(packed_job(job), [tile])[0] for _ in range(2))
+    assert "unreadable" not in first
+    assert first["n_own"] > 0
+    # What is finished is not done again: only a run of its own tells the process.
+    assert "process" in first
+    assert "process" not in again
 
 
 def test_only_what_is_damaged_is_white(slides: dict[str, Path]) -> None:

@@ -38,7 +38,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ),
     (
         *("plan", "assemble", "side_files", "manifest", "runners", "pipeline"),
-        *("exporting", "finished"),
+        *("exporting", "finished", "queries"),
         *("training/", "evaluation/"),
     ),
     ("batches", "cluster/", "estimate"),

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,31 @@ def test_a_log_on_a_full_disk_lacks_lines(
         log.info("another line")
     assert (tmp_path / "log.txt").read_text().endswith("INFO another line\n")
     assert capsys.readouterr().err == ""
+
+
+def test_a_log_holds_what_is_said_of_its_own_slide(tmp_path: Path) -> None:
+    log = logging.getLogger("wsiseg.of-a-test")
+    here, there = threading.Barrier(2), threading.Barrier(2)
+
+    def other() -> None:
+        with logged_to(tmp_path / "other.txt", log):
+            here.wait(10)
+            log.info("other")
+            there.wait(10)
+
+    threads = [threading.Thread(target=other)]
+    threads[0].start()
+    with logged_to(tmp_path / "own.txt", log):
+        here.wait(10)
+        log.info("own")
+        # Of a thread that is at work on no slide.
+        threads.append(threading.Thread(target=log.info, args=("both",)))
+        threads[1].start()
+        threads[1].join()
+        there.wait(10)
+    threads[0].join()
+    said = {path.stem: path.read_text().split() for path in tmp_path.iterdir()}
+    assert {name: {"own", "other", "both"} & set(words) for name, words in said.items()} == {
+        "own": {"own", "both"},
+        "other": {"other", "both"},
+    }

@@ -205,28 +205,31 @@ def _short(path: Path) -> Path:
     return path.with_name(path.name[:40])
 
 
+_logging: set[int | None] = set()
+"""Threads that are at work on a slide."""
+
+
 @contextmanager
 def logged_to(path: Path, log: logging.Logger) -> Iterator[None]:
     """Let a logger also write into a file.
 
-    On a full disk the file lacks lines, for a log is no reason to stop.
+    What threads say that do the same for other slides does not go there.  On a full disk the
+    file lacks lines, for a log is no reason to stop.
     """
+    own = threading.get_ident()
     log_file = _LogFile(path, encoding="utf-8", delay=True)
-    # Other threads may be at work on other slides.
-    log_file.addFilter(_from_thread(threading.get_ident()))
+    log_file.addFilter(lambda record: record.thread == own or record.thread not in _logging)
+    _logging.add(own)
     log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(log_file)
     log.setLevel(logging.INFO)
     try:
         yield
     finally:
+        _logging.discard(own)
         log.removeHandler(log_file)
         with suppress(OSError):
             log_file.close()
-
-
-def _from_thread(thread: int) -> Callable[[logging.LogRecord], bool]:
-    return lambda record: record.thread == thread
 
 
 class _LogFile(logging.FileHandler):

@@ -55,7 +55,7 @@ from wsiseg._cli_options import (
 from wsiseg._signals import ended_by_signals
 from wsiseg.errors import ResultNotReadable, WsisegError
 from wsiseg.terminal import (
-    plan_teller,
+    PlanTeller,
     print_seams,
     print_status,
     print_table,
@@ -123,13 +123,15 @@ def segment(
         if dry_run:
             finish_dry_run(list(wsiseg.estimate_many(entries, out, **common)))
         tally = Tally(len(entries), quiet)
-        said = plan_teller(quiet or tally.is_long)
+        said = PlanTeller(quiet or tally.is_long)
         try:
             with show_progress(quiet, len(entries)) as progress:
                 for outcome in wsiseg.segment_many(
                     entries, out, progress=progress, planned=said, **common
                 ):
                     tally.add(outcome)
+                    if tally.is_batch and isinstance(outcome, wsiseg.Done):
+                        said.explain_model_of(outcome.result)
         except WsisegError:
             tell_failed(tally.failed)
             raise
@@ -144,7 +146,7 @@ def demo(
 ) -> None:
     """Segment a real slide with a free licence, and say where the picture is."""
     with errors_to_exit_codes(), show_progress(quiet) as progress:
-        result = wsiseg.run_demo(out, slide, progress, plan_teller(quiet))
+        result = wsiseg.run_demo(out, slide, progress, PlanTeller(quiet))
     print_table(summary_rows(result))
     tell_where(result)
 
@@ -194,7 +196,7 @@ def seamcheck(
             json=json,
             picture=picture,
             progress=progress,
-            planned=plan_teller(quiet),
+            planned=PlanTeller(quiet),
         )
     print_seams(report)
     raise typer.Exit(SOME_FAILED if report.has_missed else DONE)

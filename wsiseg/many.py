@@ -135,6 +135,10 @@ def segment_many(
     share = parse_part(part, os.environ) if isinstance(part, str) else part
     mine = [entry for entry in entries if share is None or share.holds(entry.place)]
     known = load_model(model) if model != NEAREST_MODEL else model
+    if not mine:
+        if len(entries) > 1:
+            write_places(Path(out), entries)
+        return
     if client is None and compute.cluster is None:
         # What cannot be used is refused before processes start.
         _settled(known, compute)
@@ -151,8 +155,8 @@ def segment_many(
 
         if len(entries) > 1:
             write_places(Path(out), entries)
-            yield from _batch(mine, task_of, cluster, progress, planned) if mine else ()
-        elif mine:
+            yield from _batch(mine, task_of, cluster, progress, planned)
+        else:
             yield _alone(task_of(mine[0]), cluster, progress, planned)
 
 
@@ -226,9 +230,13 @@ def _batch(
             if progress is not None:
                 progress("slides", n_ended, len(entries))
     except (KeyboardInterrupt, Interrupted) as error:
+        is_told = isinstance(error, Interrupted) and not isinstance(
+            error.__cause__, KeyboardInterrupt
+        )
+        reason = f" ({error})" if is_told else ""
         raise Interrupted(
-            f"interrupted after {n_ended} of {len(entries)} slides; finished tiles of the others "
-            "are kept, call the same command again to continue"
+            f"interrupted after {n_ended} of {len(entries)} slides{reason}; finished tiles of the "
+            "others are kept, call the same command again to continue"
         ) from error
 
 

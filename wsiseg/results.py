@@ -301,6 +301,17 @@ def open_result(path: str | Path) -> Result:
     return result
 
 
+def finished_record(path: Path) -> Mapping[str, Any]:
+    """Return what the `run.json` of a finished run holds, without a look at its table.
+
+    Raises
+    ------
+    ResultNotReadable
+        If it is missing, unfinished, damaged or written by a newer version.
+    """
+    return read_run(path)
+
+
 def find_results(path_or_glob: str | Path | Sequence[str | Path]) -> list[Path]:
     """Find runs: given themselves, in folders (at any depth), or by globs.
 

@@ -153,20 +153,21 @@ def slide_facts(info: SlideInfo) -> list[dict[str, Any]]:
     return [{"what": name, "value": value} for name, value in facts.items()]
 
 
-def plan_teller(quiet: bool) -> Callable[[RunPlan], None]:
-    """Return what says, before each slide, what is about to run and what to be careful about.
+class PlanTeller:
+    """Says, before each slide, what is about to run and what to be careful about.
 
     What a model's licence allows is said once, also if quiet.
     """
-    explained: set[str] = set()
 
-    def tell(plan: RunPlan) -> None:
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._explained: set[str] = set()
+
+    def __call__(self, plan: RunPlan) -> None:
+        """Tell of a plan."""
         card = plan.model.card
-        if card.sha256 not in explained:
-            explained.add(card.sha256)
-            note = f"model {card.name} ({card.licence}): {card.licence_note}"
-            typer.secho(note, dim=True, err=True)
-        if quiet:
+        self.explain(card.name, card.sha256, card.licence, card.licence_note)
+        if self._quiet:
             return
         area = "tissue in the regions" if plan.regions else "tissue"
         typer.secho(
@@ -181,7 +182,17 @@ def plan_teller(quiet: bool) -> Callable[[RunPlan], None]:
         for warning in plan.first_look:
             typer.secho(f"at first look: {warning['message']}", fg="yellow", err=True)
 
-    return tell
+    def explain(self, name: str, sha256: str, licence: str, note: str) -> None:
+        """Say what a model's licence allows, unless that was said."""
+        if sha256 not in self._explained:
+            self._explained.add(sha256)
+            typer.secho(f"model {name} ({licence}): {note}", dim=True, err=True)
+
+    def explain_model_of(self, result: Result) -> None:
+        """Do so for the model of a run, which may have been planned elsewhere."""
+        model = result.run["model"]
+        card = model["card"]
+        self.explain(model["name"], model["sha256"], card["licence"], card["licence_note"])
 
 
 def estimate_rows(estimates: Sequence[SlideEstimate]) -> list[dict[str, Any]]:

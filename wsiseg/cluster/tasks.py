@@ -29,7 +29,7 @@ from wsiseg.predict import TileJob, TileProcessor, TileReport
 from wsiseg.records import Tile
 from wsiseg.rundir import RunDir, read_tile_report
 
-_JOBS = 16
+_JOBS = 8
 """Slides kept open in a process: tiles of several are run in turn."""
 _preparing = threading.Lock()
 
@@ -86,11 +86,12 @@ def run_batch(packed: bytes, tiles: Sequence[Tile]) -> list[TileReport]:
     """Run a batch of tiles in this process.
 
     A process that dies takes the reports along that it still has, and Dask runs those tiles
-    again: where all their files are there, the reports are in them.
+    again: where all their files are there, the reports are in them.  Tiles that an earlier call
+    has left out are tried again.
     """
     folder, run_key, processor = _loaded(packed)
     found = [read_tile_report(folder.tile_file(tile), run_key) for tile in tiles]
-    there = [report for report in found if report is not None]
+    there = [report for report in found if report is not None and "unreadable" not in report]
     return there if len(there) == len(tiles) else processor.run(tiles)
 
 
