@@ -33,7 +33,7 @@ process WSISEG_SEGMENT {
     """
     into=${quoted([out, folder].findAll { part -> part }.join('/'))}
     mkdir -p "\$into"
-    wsiseg segment ${quoted(slide.name)} -o "\$into" --device ${gpu} --quiet ${params.options}
+    wsiseg segment ./${quoted(slide.name)} -o "\$into" --device ${gpu} --quiet ${params.options}
     cp "\$into"/${quoted(slide.name)}.wsiseg/run.json run.json
     """
 }
