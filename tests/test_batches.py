@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -257,15 +259,20 @@ def test_a_claim_that_cannot_be_read_is_one_until_it_is_stale(tmp_path: Path, co
             assert other.take(PurePosixPath("a"))
 
 
-def test_the_claim_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
-    child = os.fork()
-    if child == 0:
-        Claims(tmp_path).take(PurePosixPath("a"))
-        os._exit(0)
-    claims_folder(tmp_path).mkdir(parents=True, exist_ok=True)
-    os.waitpid(child, 0)
-    with Claims(tmp_path) as claims:
-        assert claims.take(PurePosixPath("a"))
+def test_what_a_killed_process_claimed_is_free_at_once(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as killed:
+        pass
+    with Claims(tmp_path) as other:
+        assert other.take(PurePosixPath("a"))
+        assert other.take(PurePosixPath("b"))
+        paths = list(claims_folder(tmp_path).glob("*.json"))
+        for path in paths:
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"process": killed.pid}))
+        assert [claim.is_fresh for claim in read_claims(tmp_path)] == [False, False]
+        with Claims(tmp_path) as claims:
+            # What it has left is cleared away, also of slides that nobody claims any more.
+            assert not any(path.exists() for path in paths)
+            assert claims.take(PurePosixPath("a"))
 
 
 def test_what_failed_at_another_call_is_not_tried_again(tmp_path: Path) -> None:

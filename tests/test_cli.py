@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -276,6 +276,43 @@ def test_one_slide_that_fails_does_not_stop_the_others(
     assert stats.exit_code == 3
     assert "damaged.svs.wsiseg failed: damaged.svs: no reader can open it" in stats.stderr
     assert {line.split()[0] for line in stats.stdout.splitlines()[1:]} == {"a.png"}
+
+
+def test_many_slides_are_told_of_in_few_lines(
+    run: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("segment", "a.png", "-o", "out", "--mpp", 0.25).exit_code == 0
+    path = Path("out", "a.png.wsiseg")
+    places = [f"sub/{k}.svs" for k in range(25)]
+    (folder / "list.csv").write_text("slide\n" + "\n".join(places))
+
+    def segment_many(slides: list[Any], *arguments: Any, **options: Any) -> Any:
+        for entry in slides[:-1]:
+            yield wsiseg.Done(entry.path.name, path, entry.place)
+        yield wsiseg.Failed("24.svs", SlideNotReadable("24.svs is empty"), slides[-1].place)
+
+    monkeypatch.setattr(wsiseg, "segment_many", segment_many)
+    done = run("segment", "list.csv", "-o", "out")
+    assert done.exit_code == 3
+    header, numbers = done.stdout.splitlines()
+    assert (header.split(), numbers.split()) == (["slides", "done", "failed"], ["24", "1"])
+    said = done.stderr.splitlines()
+    assert said[0].startswith("sub/0.svs: ")
+    assert "cells" in said[0]
+    assert said[-2:] == [
+        "sub/24.svs: failed: 24.svs is empty",
+        "failed: sub/24.svs: 24.svs is empty",
+    ]
+    assert len(said) == 25 + 1 + 1
+    quiet = run("segment", "list.csv", "-o", "out", "--quiet").stderr.splitlines()
+    assert len(quiet) == 1 + 1
+
+
+def test_a_part_without_slides_is_done(run: Callable[..., Any]) -> None:
+    part = next(k for k in (1, 2, 3) if not wsiseg.Part(k, 3).holds(PurePosixPath("a.png")))
+    done = run("segment", "a.png", "-o", "out", "--part", f"{part}/3")
+    assert done.exit_code == 0
+    assert done.stdout == f"part {part}/3 holds none of the 1 slides; nothing to do\n"
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,9 @@ def test_another_version_is_named_with_the_worker(
     needs = needs_of(None)
     there = versions_here() | {"numpy": "1.9", "Python": "3.99"}
     monkeypatch.setattr(seen_here, "versions_here", lambda: there)
+    with pytest.raises(UsageError, match=r"scheduler \S+: it has Python 3\.99, .*numpy 1\.9"):
+        check_cluster(client, needs)
+    monkeypatch.setattr("wsiseg.cluster.checks.other_versions", lambda _: [])
     with pytest.raises(UsageError) as caught:
         check_cluster(client, needs)
     (address,) = client.nthreads()

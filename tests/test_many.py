@@ -198,8 +198,10 @@ def test_an_interruption_says_how_far_the_batch_is(
         yield from run(self, job, tiles)
 
     monkeypatch.setattr(RunHere, "__call__", interrupted)
-    with pytest.raises(Interrupted, match=r"after 1 of 7 slides.*same command again"):
+    with pytest.raises(Interrupted, match=r"after 1 of 7 slides; .*same command again to"):
         segment_all(slides, tmp_path)
+    with pytest.raises(Interrupted, match=r"same command again, but without --overwrite, to"):
+        segment_all(slides, tmp_path, overwrite=True)
     assert list((tmp_path / "batch/claims").iterdir()) == []
 
 

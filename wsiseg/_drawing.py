@@ -36,7 +36,9 @@ class LegendEntry:
 
 def blank(height_px: int, width_px: int, colour: RGB = WHITE) -> Picture:
     """Return a picture of one colour."""
-    return np.full((height_px, width_px, 3), colour, np.uint8)
+    # Colours fill three bytes at a time, many times more slowly than greys fill memory.
+    grey = colour[0] if len(set(colour)) == 1 else colour
+    return np.full((height_px, width_px, 3), grey, np.uint8)
 
 
 def checked_picture(name: str, rgb: Picture) -> Picture:

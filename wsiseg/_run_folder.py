@@ -32,7 +32,13 @@ from wsiseg.rundir import (
     sync_directory,
     temporary_beside,
 )
-from wsiseg.unfinished import is_failure, is_in_the_way, read_record, write_unfinished
+from wsiseg.unfinished import (
+    is_failure,
+    is_in_the_way,
+    read_record,
+    without_folders,
+    write_unfinished,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,8 @@ def begin(folder: RunDir, record: Mapping[str, Any]) -> Attempt:
 
 def give_up(attempt: Attempt, record: Mapping[str, Any], error: BaseException) -> None:
     """Write down why a call stopped, if that is possible and its directory is still there."""
-    why = {"type": type(error).__name__, "message": str(error)}
+    said = without_folders(str(error), attempt.folder.path.parent)
+    why = {"type": type(error).__name__, "message": said}
     if attempt.own.exists():
         with suppress(OutputNotWritable):
             write_unfinished(attempt.folder, {**record, "status": "failed", "error": why})

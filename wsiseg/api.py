@@ -13,9 +13,9 @@ from wsiseg.cluster import (
     ClusterNeeds,
     ClusterOptions,
     SlidesOnDask,
-    address_of,
     check_cluster,
     choose_workers,
+    client_address,
     cluster_client,
     device_kind,
     needs_of,
@@ -332,13 +332,9 @@ def connected(
         The one given, or of the cluster named; None if processes of this machine are meant.
     """
     if client is not None:
+        name = compute.cluster or client_address(client)
         kind = device_kind(client, compute.device)
-        yield (
-            replace(
-                compute, device=kind, workers=None, cluster=compute.cluster or address_of(client)
-            ),
-            client,
-        )
+        yield replace(compute, device=kind, workers=None, cluster=name), client
     elif compute.cluster is not None:
         refuse_own_workers(compute.cluster, compute.workers, compute.device)
         with cluster_client(ClusterOptions(cluster=compute.cluster), progress) as there:

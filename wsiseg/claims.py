@@ -21,7 +21,13 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
-from wsiseg.rundir import is_alive, temporary_beside, where_processes_run
+from wsiseg.rundir import (
+    clear_away,
+    is_alive,
+    is_left_behind,
+    temporary_beside,
+    where_processes_run,
+)
 
 STALE_S = 60.0
 """A claim that was not touched for so long is nobody's any more."""
@@ -61,6 +67,7 @@ class Claims:
     def __enter__(self) -> Self:
         with suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
+            self._clear_left_behind()
         self._thread.start()
         return self
 
@@ -106,6 +113,16 @@ class Claims:
         # A place may be longer than a name.
         name = hashlib.blake2b(os.fsencode(place), digest_size=16).hexdigest()
         return self._folder / f"{name}.json"
+
+    def _clear_left_behind(self) -> None:
+        """Remove what calls have left that were killed."""
+        for path in (*self._folder.iterdir(), *self._folder.parent.iterdir()):
+            if is_left_behind(path):
+                clear_away(path)
+        now_s = self._now_s()
+        for path in self._folder.glob("*.json"):
+            if _look(path, now_s, self._stale_s) is None:
+                _take_away(path, self._stale_s, self._now_s)
 
     def _now_s(self) -> float:
         return disk_now_s(self._folder)

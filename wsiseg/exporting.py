@@ -13,7 +13,8 @@ from typing import Any
 
 from wsiseg.errors import OutputExists, OutputNotWritable, UsageError
 from wsiseg.exporters import ExporterProtocol, find_exporter
-from wsiseg.results import Result, names_apart
+from wsiseg.results import Result
+from wsiseg.stats import names_apart
 
 _SUFFIXES = {"geojson": ".geojson.gz", "ome-zarr": ".ome.zarr"}
 

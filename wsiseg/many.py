@@ -230,14 +230,19 @@ def _batch(
             if progress is not None:
                 progress("slides", n_ended, len(entries))
     except (KeyboardInterrupt, Interrupted) as error:
-        is_told = isinstance(error, Interrupted) and not isinstance(
-            error.__cause__, KeyboardInterrupt
-        )
-        reason = f" ({error})" if is_told else ""
-        raise Interrupted(
-            f"interrupted after {n_ended} of {len(entries)} slides{reason}; finished tiles of the "
-            "others are kept, call the same command again to continue"
-        ) from error
+        how_far = f"{n_ended} of {len(entries)} slides"
+        raise _interrupted(error, how_far, task_of(entries[0]).overwrite) from error
+
+
+def _interrupted(error: BaseException, how_far: str, overwrite: bool) -> Interrupted:
+    """Return what is said of a batch that was interrupted; why, if that was no signal."""
+    by_signal = any(isinstance(one, KeyboardInterrupt) for one in (error, error.__cause__))
+    reason = "" if by_signal else f" ({error})"
+    but = ", but without --overwrite," if overwrite else ""
+    return Interrupted(
+        f"interrupted after {how_far}{reason}; finished tiles of the others are kept, call the "
+        f"same command again{but} to continue"
+    )
 
 
 def _is_finished(task: SlideTask) -> bool:

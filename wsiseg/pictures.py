@@ -268,7 +268,8 @@ def draw_overlay(
 def encode_png(picture: Picture) -> bytes:
     """Return the picture as the content of a PNG file."""
     buffer = io.BytesIO()
-    Image.fromarray(checked_picture("the picture", picture)).save(buffer, "PNG")
+    # Half the time of the default level, for 1 % more bytes.
+    Image.fromarray(checked_picture("the picture", picture)).save(buffer, "PNG", compress_level=4)
     return buffer.getvalue()
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 import glob
 import math
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -343,33 +342,6 @@ def find_results(path_or_glob: str | Path | Sequence[str | Path]) -> list[Path]:
         for run in runs:
             found.setdefault(run.resolve(), run)
     return sorted(found.values())
-
-
-def names_apart(results: Sequence[Result]) -> list[str]:
-    """Return a name for each run: its slide's, or where that is not enough, its place.
-
-    Parameters
-    ----------
-    results
-        Runs, among which several may be of slides called the same, in different folders.
-
-    Returns
-    -------
-    list of str
-        The slide's file name, if no other run has it; else the run's path below the folder that
-        holds all runs, without `.wsiseg`, such as `sub/a.svs`.
-    """
-    # Only the last part: run.json may come from anywhere.
-    names = [PurePath(result.name).name for result in results]
-    often = {name for name, n in Counter(names).items() if n > 1}
-    if not often:
-        return names
-    paths = [result.path.resolve() for result in results]
-    start = os.path.commonpath([path.parent for path in paths])
-    return [
-        path.relative_to(start).as_posix().removesuffix(".wsiseg") if name in often else name
-        for name, path in zip(names, paths, strict=True)
-    ]
 
 
 def class_numbers(count: ClassCount, area_mm2: float) -> dict[str, float | None]:

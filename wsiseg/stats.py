@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import pyarrow as pa
 
 from wsiseg.cell_table import ALL_REGIONS, ClassCount, count_classes, count_regions
-from wsiseg.results import Result, class_numbers, names_apart
+from wsiseg.results import Result, class_numbers
 
 
 def slide_stats(results: Sequence[Result]) -> pa.Table:
@@ -58,6 +61,33 @@ def region_stats(results: Sequence[Result]) -> pa.Table:
     named = zip(names_apart(results), results, strict=True)
     rows = [row for name, result in named for row in _region_rows(name, result)]
     return pa.Table.from_pylist(rows, schema=_REGION_SCHEMA)
+
+
+def names_apart(results: Sequence[Result]) -> list[str]:
+    """Return a name for each run: its slide's, or where that is not enough, its place.
+
+    Parameters
+    ----------
+    results
+        Runs, among which several may be of slides called the same, in different folders.
+
+    Returns
+    -------
+    list of str
+        The slide's file name, if no other run has it; else the run's path below the folder that
+        holds all runs, without `.wsiseg`, such as `sub/a.svs`.
+    """
+    # Only the last part: run.json may come from anywhere.
+    names = [PurePath(result.name).name for result in results]
+    often = {name for name, n in Counter(names).items() if n > 1}
+    if not often:
+        return names
+    paths = [result.path.resolve() for result in results]
+    start = os.path.commonpath([path.parent for path in paths])
+    return [
+        path.relative_to(start).as_posix().removesuffix(".wsiseg") if name in often else name
+        for name, path in zip(names, paths, strict=True)
+    ]
 
 
 def _region_rows(name: str, result: Result) -> Iterator[dict[str, Any]]:

@@ -1,9 +1,8 @@
 """Slides and their tiles on Dask workers: of this machine, of a running cluster, of a queue."""
 
-from wsiseg.cluster.checks import check_cluster, check_workers
+from wsiseg.cluster.checks import check_cluster, check_workers, client_address
 from wsiseg.cluster.choice import choose_workers, refuse_own_workers
 from wsiseg.cluster.connect import (
-    address_of,
     cluster_client,
     device_kind,
     threads_expected,
@@ -17,12 +16,12 @@ __all__ = [
     "ClusterNeeds",
     "ClusterOptions",
     "SlidesOnDask",
-    "address_of",
     "check_cluster",
     "check_cluster_name",
     "check_worker_count",
     "check_workers",
     "choose_workers",
+    "client_address",
     "cluster_client",
     "device_kind",
     "needs_of",

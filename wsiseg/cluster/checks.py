@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wsiseg.cluster.local import GPU
-from wsiseg.cluster.needs import ClusterNeeds, host, unmet
+from wsiseg.cluster.needs import ClusterNeeds, host, other_versions, unmet
 from wsiseg.errors import OutputNotWritable, UsageError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def check_cluster(client: Client, needs: ClusterNeeds, timeout_s: float = 30) ->
         If the output folder cannot be written here.
     """
     until_s = time.monotonic() + timeout_s
+    _check_scheduler(client, needs)
     wait_for_workers(client, needs.gpu, _SHARE_FOR_WAITING * timeout_s)
     with _probe_folder(needs.out) as probe:
         answers = _within(
@@ -62,6 +63,24 @@ def check_cluster(client: Client, needs: ClusterNeeds, timeout_s: float = 30) ->
     if problems:
         more = f"; and {len(problems) - _MOST_SHOWN} more" if len(problems) > _MOST_SHOWN else ""
         raise UsageError("; ".join(problems[:_MOST_SHOWN]) + more)
+
+
+def _check_scheduler(client: Client, needs: ClusterNeeds) -> None:
+    """Raise UsageError unless the scheduler can load what it passes on to workers."""
+    try:
+        lacking: list[str] = client.run_on_scheduler(  # type: ignore[no-untyped-call]
+            other_versions, needs.versions
+        )
+    # What cannot be imported there is raised here.
+    except (ImportError, AttributeError) as error:
+        lacking = [f"it cannot load wsiseg ({error}): start it from the environment of this call"]
+    if lacking:
+        raise UsageError(f"scheduler {client_address(client)}: {'; '.join(lacking)}")
+
+
+def client_address(client: Client) -> str:
+    """Return the address of a client's scheduler."""
+    return str(client.scheduler_info(n_workers=0)["address"])
 
 
 def check_workers(client: Client) -> int:
@@ -114,7 +133,7 @@ def start_command(address: str, gpu: bool) -> str:
 
 
 def _no_workers(client: Client, gpu: bool) -> str:
-    address = client.scheduler_info(n_workers=0)["address"]
+    address = client_address(client)
     if gpu:
         return (
             f"no worker of the Dask cluster offers the resource {GPU}, which device cuda needs; "

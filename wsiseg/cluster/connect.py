@@ -104,11 +104,6 @@ def without_workers_s(cluster: str | None) -> float | None:
     return WITHOUT_WORKERS_S
 
 
-def address_of(client: Client) -> str:
-    """Return the address of a client's scheduler."""
-    return str(client.scheduler_info(n_workers=0)["address"])
-
-
 def device_kind(client: Client, device: str) -> str:
     """Return on what kind of device a cluster runs the network: `cpu` or `cuda`.
 

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsiseg.cluster.options import ClusterOptions
@@ -110,6 +111,8 @@ def worker_options(where: ClusterOptions) -> list[dict[str, Any]]:
     common = {
         "memory_limit": memory_limit_bytes(n_workers, where.memory_gb),
         "silence_logs": logging.ERROR,
+        # By its file: as a module it would import all of wsiseg before the worker reports.
+        "preload": [str(Path(__file__).with_name("preload.py"))],
     }
     if not where.gpus:
         return [common | {"nthreads": 1} for _ in range(n_workers)]

@@ -118,17 +118,18 @@ def host() -> str:
 
 def unmet(needs: ClusterNeeds) -> list[str]:
     """Return what this process lacks, and what to do, each as a clause."""
-    return [*_other_versions(needs.versions), *_unseen(needs), *other_models(needs.models)]
+    return [*other_versions(needs.versions), *_unseen(needs), *other_models(needs.models)]
 
 
-def _other_versions(wanted: Mapping[str, str]) -> Iterator[str]:
+def other_versions(wanted: Mapping[str, str]) -> list[str]:
+    """Return what has another version in this process."""
     here = versions_here()
-    for name, version in wanted.items():
-        if here.get(name) != version:
-            yield (
-                f"it has {name} {here.get(name, 'missing')}, this call has {version}: start it "
-                "from the same environment"
-            )
+    return [
+        f"it has {name} {here.get(name, 'missing')}, this call has {version}: start it from the "
+        "same environment"
+        for name, version in wanted.items()
+        if here.get(name) != version
+    ]
 
 
 def _unseen(needs: ClusterNeeds) -> Iterator[str]:
