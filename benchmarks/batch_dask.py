@@ -113,7 +113,7 @@ def main() -> None:
     given = parser.parse_args()
     with given_batch(given) as batch:
         wrong, rows = trial(batch)
-        fewer = batch.scratch / "speed slides"
+        fewer = batch.scratch / f"speed slides {given.speed_slides}"
         if not fewer.exists():
             sides = tuple(given.side_px)
             make_batch(fewer, given.speed_slides, given.seed + 1, shared_images(), sides)
