@@ -24,20 +24,34 @@ SAME_IN_RUN_JSON = (
 
 
 def differences(expected: Path, found: Path) -> list[str]:
-    """Return what two run directories do not have in common, in words; empty if nothing."""
-    return list(_differences(expected, found))
+    """Return what two run directories do not have in common, in words; empty if nothing.
+
+    What lies beside them counts too.
+    """
+    odd = list(_different_names(expected.parent, found.parent))
+    return odd + list(_differences(expected, found))
+
+
+def run_differences(expected: Path, found: Path) -> list[str]:
+    """Return the same of directories that lie among others."""
+    odd = list(_different_names(expected, found))
+    return odd + list(_differences(expected, found))
+
+
+def _different_names(expected: Path, found: Path) -> Iterator[str]:
+    names = [
+        {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+        for folder in (expected, found)
+    ]
+    odd = sorted(names[0] ^ names[1])
+    if odd:
+        yield f"{len(odd)} names: {', '.join(odd[:4])}"
 
 
 def _differences(expected: Path, found: Path) -> Iterator[str]:
-    names = [
-        sorted(path.relative_to(run.parent).as_posix() for path in run.parent.rglob("*"))
-        for run in (expected, found)
-    ]
-    if names[0] != names[1]:
-        odd = sorted(set(names[0]) ^ set(names[1]))
-        yield f"{len(odd)} names: {', '.join(odd[:4])}"
-        if not (found / "run.json").is_file():
-            return
+    if not (found / "run.json").is_file():
+        yield "no run.json"
+        return
     for name in SAME_BYTES:
         paths = [run / name for run in (expected, found)]
         if not paths[1].is_file() or paths[0].read_bytes() != paths[1].read_bytes():

@@ -20,6 +20,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
         pytest.param("full", 2, marks=pytest.mark.slow),
         pytest.param("readonly", 2, marks=pytest.mark.slow),
         pytest.param("together", 3, marks=pytest.mark.slow),
+        pytest.param("batch", 2, marks=pytest.mark.slow),
+        pytest.param("batchdisk", 1, marks=pytest.mark.slow),
     ],
 )
 def test_results_are_those_of_an_undisturbed_run(trial: str, n: int) -> None:
