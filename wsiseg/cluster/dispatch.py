@@ -270,7 +270,8 @@ class Dispatcher:
                 self._unfit_found(work, feed, error)
             else:
                 feed.finished.put((work, error))
-        elif future.status == "finished":
+        elif future.status != "cancelled":
+            # Finished; if its worker died since, Dask runs it again, and fetching it waits.
             feed.finished.put((work, future))
         else:
             self._fail(_LOST)
