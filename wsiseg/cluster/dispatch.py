@@ -42,6 +42,7 @@ _TICK_S = 1.0
 _LOOK_S = 2.0
 _LOST_S = 25.0
 """A scheduler that has not answered for so long is taken for lost."""
+_FETCH_S = 10.0
 _REMIND_S = 60.0
 _AGAIN = "finished tiles are kept, and the same command continues"
 _LOST = f"the Dask scheduler was lost; {_AGAIN}"
@@ -175,9 +176,13 @@ class Dispatcher:
     def _gathered(self, work: Work, feed: Feed, future: Future[Any]) -> tuple[Any] | None:
         """Fetch a result; None if it went away with its worker, and the task runs again."""
         try:
-            return (future.result(),)
+            return (future.result(timeout=_FETCH_S),)
         except import_distributed().KilledWorker:
             self._messages.put(lambda: self._suspect(work, feed))
+        except TimeoutError:
+            # Dask may wait for ever for a result that its worker took along.  What the task has
+            # written is there, so that it ends at once the second time.
+            self._messages.put(lambda: feed.again.append(work))
         except CancelledError:
             self._messages.put(lambda: self._fail(_LOST))
         return None
@@ -270,7 +275,8 @@ class Dispatcher:
                 self._unfit_found(work, feed, error)
             else:
                 feed.finished.put((work, error))
-        elif future.status == "finished":
+        elif future.status != "cancelled":
+            # Finished; if its worker died since, Dask runs it again, and fetching it waits.
             feed.finished.put((work, future))
         else:
             self._fail(_LOST)
