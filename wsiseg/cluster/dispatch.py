@@ -40,6 +40,7 @@ TASKS_PER_THREAD = 3
 """Tasks alive: one that runs, and two that wait, so that no worker waits for the client."""
 _TICK_S = 1.0
 _LOOK_S = 2.0
+_POLL_S = 2.0
 _LOST_S = 25.0
 """A scheduler that has not answered for so long is taken for lost."""
 _FETCH_S = 10.0
@@ -118,7 +119,7 @@ class Dispatcher:
         """Of all workers, when last looked."""
         self.most_alive = 0
         """Most tasks that were alive at the same time."""
-        self._seen_s = self._worked_s = self._reminded_s = time.monotonic()
+        self._seen_s = self._worked_s = self._reminded_s = self._polled_s = time.monotonic()
         self._threads = [
             threading.Thread(target=target, name=f"wsiseg-{name}", daemon=True)
             for name, target in (("dispatch", self._dispatch), ("watch", self._watch))
@@ -193,6 +194,7 @@ class Dispatcher:
         while not self._ended.is_set():
             try:
                 self._take_messages()
+                self._notice_ended()
                 self._notice_losses()
                 self._fill()
             # Whoever waits for results must learn that none will come.
@@ -201,6 +203,16 @@ class Dispatcher:
                 self._fail(f"the dispatcher of tasks failed ({error}); {_AGAIN}")
         self._feeds.clear()
         self._alive.clear()
+
+    def _notice_ended(self) -> None:
+        """Look for tasks that have ended without a word: where workers die, callbacks get lost."""
+        now_s = time.monotonic()
+        if now_s - self._polled_s < _POLL_S:
+            return
+        self._polled_s = now_s
+        for key, (_, _, future) in list(self._alive.items()):
+            if future.status in ("finished", "error", "cancelled"):
+                self._done(key)
 
     def _take_messages(self) -> None:
         try:
