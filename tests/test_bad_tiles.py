@@ -16,7 +16,7 @@ from PIL import Image
 import wsiseg
 from wsiseg import api
 from wsiseg.cluster.tasks import packed_job, run_batch
-from wsiseg.errors import TileNotReadable, WarningsRefused
+from wsiseg.errors import OutputExists, TileNotReadable, WarningsRefused
 from wsiseg.geometry import Box
 from wsiseg.pipeline import tile_job
 from wsiseg.plan import PlanOptions
@@ -84,6 +84,9 @@ def test_bad_tiles_are_left_out_and_listed(slides: dict[str, Path], tmp_path: Pa
     # The failed run goes on with the option: it is no other run.
     result = wsiseg.segment(slides["damaged"], tmp_path, model=MODEL, options=options)
     whole = wsiseg.segment(slides["whole"], tmp_path, model=MODEL, options=PlanOptions(tissue=None))
+    # Its gaps are not taken for results by a call that knows nothing of them.
+    with pytest.raises(OutputExists, match=r"--skip-bad-tiles, without \d+ tiles"):
+        wsiseg.segment(slides["damaged"], tmp_path, model=MODEL, options=PlanOptions(tissue=None))
     bad = bad_cores()
     listed = result.run["tiles"]["unreadable"]
     assert sorted(tuple(one["box"]) for one in listed) == sorted(

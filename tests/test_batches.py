@@ -191,12 +191,12 @@ def test_two_calls_share_a_batch(tmp_path: Path, at_once: int) -> None:
     outcomes: dict[int, list[Done | Failed]] = {}
 
     def segment_one(entry: SlideEntry) -> Path:
-        if not is_finished(entry):
+        if not is_finished(entry, False):
             seen.append(str(entry.place))
             time.sleep(0.02)
         return finishing(tmp_path)(entry)
 
-    def is_finished(entry: SlideEntry) -> bool:
+    def is_finished(entry: SlideEntry, meanwhile: bool) -> bool:
         return place_directory(tmp_path, entry.place).path.exists()
 
     def call(number: int) -> None:
@@ -294,12 +294,45 @@ def test_what_failed_at_another_call_is_not_tried_again(tmp_path: Path) -> None:
     assert seen == ["c", "b"]
 
 
+def test_an_old_failure_is_not_what_another_call_found_meanwhile(tmp_path: Path) -> None:
+    """The other call was stopped before it came to anything; yesterday's record is older."""
+    folder = place_directory(tmp_path, PurePosixPath("a"))
+    batches.leave_failure(folder, Path("a"), tmp_path, MissingScale("no µm"))
+    os.utime(folder.work / "record.json", (1e9, 1e9))
+    with Claims(tmp_path) as other:
+        assert other.take(PurePosixPath("a"))
+        call = run_batch(entries_of("a", "b"), tmp_path, finishing(tmp_path), poll_s=0.01)
+        first = next(call)
+        other.release(PurePosixPath("a"))
+        (second,) = call
+    assert [str(one.place) for one in (first, second)] == ["b", "a"]
+    assert isinstance(second, Done)
+
+
+def test_what_another_call_made_meanwhile_is_said_to_be_so(tmp_path: Path) -> None:
+    told: list[tuple[str, bool]] = []
+
+    def is_finished(entry: SlideEntry, meanwhile: bool) -> bool:
+        told.append((str(entry.place), meanwhile))
+        return False
+
+    def segment_one(entry: SlideEntry) -> Path:
+        if str(entry.place) == "a":
+            # Another call is done with b while this one is at a.
+            (finishing(tmp_path)(entries_of("b")[0]) / "run.json").write_text("{}")
+        return finishing(tmp_path)(entry)
+
+    list(run_batch(entries_of("a", "b"), tmp_path, segment_one, is_finished=is_finished))
+    assert told == [("a", False), ("b", True)]
+
+
 def test_a_failure_is_tried_again_by_the_next_call(tmp_path: Path) -> None:
     errors: dict[str, BaseException] = {"a": SlideNotReadable("a: gone")}
     list(run_batch(entries_of("a"), tmp_path, failing(tmp_path, errors)))
     folder = place_directory(tmp_path, PurePosixPath("a"))
-    failure = failure_of(folder)
+    failure = failure_of(folder, since_s=0.0)
     assert isinstance(failure, SlideNotReadable)
+    assert failure_of(folder, since_s=time.time() + 60) is None
     assert str(failure) == "a: gone"
     (outcome,) = run_batch(entries_of("a"), tmp_path, finishing(tmp_path))
     assert isinstance(outcome, Done)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 import distributed
 import pytest
 
+from wsiseg import worker_needs as seen_here
 from wsiseg.cluster import (
     ClusterOptions,
     SlidesOnDask,
@@ -19,11 +22,10 @@ from wsiseg.cluster import (
     cluster_client,
     needs_of,
 )
-from wsiseg.cluster import needs as seen_here
-from wsiseg.cluster.needs import NamedModel, named_model, versions_here
 from wsiseg.errors import Interrupted, OutputNotWritable, UsageError
 from wsiseg.models import load_model
 from wsiseg.testing.models import LocalNetwork
+from wsiseg.worker_needs import NamedModel, named_model, versions_here
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -114,7 +116,7 @@ def test_an_output_folder_must_be_shared(
     client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that sees another disk under the same path: what it writes is not here."""
-    monkeypatch.setattr("wsiseg.cluster.checks._touch", lambda _: None)
+    monkeypatch.setattr("wsiseg.worker_needs._touch", lambda _: None)
     with pytest.raises(UsageError, match=r"what it writes .* does not appear here"):
         check_cluster(client, needs_of(tmp_path), timeout_s=2)
     assert list(tmp_path.iterdir()) == []
@@ -154,6 +156,15 @@ def test_what_went_away_everywhere_is_no_workers_fault(client: Client, tmp_path:
     ):
         slides.run_whole(len, "abc", "a.svs")
     assert len(client.nthreads()) == 1
+
+
+def test_a_worker_is_asked_without_loading_much() -> None:
+    code = (
+        "import sys, wsiseg.worker_needs\n"
+        "print(*{'torch', 'numba', 'pyarrow', 'distributed'} & sys.modules.keys())"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == []
 
 
 def test_shipped_models_travel_by_name_and_others_by_folder(tmp_path: Path) -> None:

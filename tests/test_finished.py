@@ -76,6 +76,21 @@ def test_whatever_may_be_another_run_is_looked_at(
             wsiseg.segment(slide, out, model=MODEL, scale=scale, options=options, formats=())
 
 
+def test_another_file_of_the_same_name_size_and_time_is_another(
+    slide: Path, tmp_path: Path
+) -> None:
+    """As of two patients, unpacked without times, in files without compression."""
+    paths = [tmp_path / f"p{k}" / "a.tif" for k in (1, 2)]
+    for k, path in enumerate(paths):
+        path.parent.mkdir()
+        Image.fromarray(paint_tissue(200, 200, 60, seed=k)).save(path)
+        os.utime(path, (0, 0))
+    assert paths[0].stat().st_size == paths[1].stat().st_size
+    wsiseg.segment(paths[0], tmp_path / "out", model=MODEL, scale=0.5, formats=())
+    with pytest.raises(OutputExists):
+        wsiseg.segment(paths[1], tmp_path / "out", model=MODEL, scale=0.5, formats=())
+
+
 @pytest.mark.parametrize("tissue", ["auto", None])
 def test_the_identity_is_that_of_the_plan(tissue: str | None, slide: Path, tmp_path: Path) -> None:
     options = PlanOptions(tissue=tissue)

@@ -33,8 +33,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ),
     (
         *("models/hovernet", "models/device", "predict", "first_look", "results", "stats"),
-        "status",
-        *("pictures", "testing/"),
+        *("status", "worker_needs", "pictures", "testing/"),
     ),
     (
         *("plan", "assemble", "side_files", "manifest", "runners", "pipeline"),

@@ -31,6 +31,7 @@ from wsiseg.rundir import (
     read_run_json,
     sync_directory,
     temporary_beside,
+    unreadable_tiles,
 )
 from wsiseg.unfinished import (
     is_failure,
@@ -70,7 +71,15 @@ def is_finished(folder: RunDir, plan: RunPlan) -> bool:
             )
         return False
     check_same_run(found.get("identity", {}), plan.identity, folder.path.name)
-    return bool(found.get("status") == "done")
+    if found.get("status") != "done":
+        return False
+    n_left_out = len(unreadable_tiles(found))
+    if n_left_out and not plan.options.skip_bad_tiles:
+        raise OutputExists(
+            f"{folder.path.name} was finished with --skip-bad-tiles, without {n_left_out} tiles; "
+            "use that option again to take it as it is, or --overwrite to run the slide anew"
+        )
+    return True
 
 
 def is_finished_meanwhile(folder: RunDir, plan: RunPlan) -> bool:

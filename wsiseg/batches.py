@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from queue import SimpleQueue
 
-from wsiseg.claims import Claims
+from wsiseg.claims import Claims, claims_folder, disk_now_s
 from wsiseg.errors import Interrupted, OutputExists, OutputNotWritable, UsageError, WsisegError
 from wsiseg.listing import RUN_SUFFIX, SlideEntry
 from wsiseg.results import Result, open_result
@@ -28,6 +28,9 @@ from wsiseg.unfinished import append_traceback, failure_of, leave_failure
 
 SegmentOne = Callable[[SlideEntry], Path]
 """Segments a slide and returns its run's directory."""
+
+IsFinished = Callable[[SlideEntry, bool], bool]
+"""A quick look at whether a slide is done already; told whether another call did it meanwhile."""
 
 _POLL_S = 1.0
 """Pause before looking again at a slide that another call is at work on."""
@@ -70,8 +73,10 @@ class _Work:
 
     out: Path
     segment_one: SegmentOne
-    is_finished: Callable[[SlideEntry], bool]
+    is_finished: IsFinished
     claims: Claims
+    began_s: float
+    """When this call began, by the clock of the output folder's disk."""
     stop: threading.Event
     """Set when no further slide is to be begun."""
     fresh: deque[SlideEntry]
@@ -132,7 +137,7 @@ def run_batch(
     segment_one: SegmentOne,
     at_once: int = 1,
     *,
-    is_finished: Callable[[SlideEntry], bool] = lambda entry: False,  # noqa: ARG005
+    is_finished: IsFinished = lambda entry, was_elsewhere: False,  # noqa: ARG005
     stop: threading.Event | None = None,
     drop: Callable[[], None] = lambda: None,
     claims: Claims | None = None,
@@ -154,7 +159,8 @@ def run_batch(
     at_once : int
         Slides at the same time.
     is_finished : callable
-        A quick look at whether a slide is done already; True saves the call of `segment_one`.
+        From a slide, and whether another call has worked on it since this one began, to whether
+        it is done; True saves the call of `segment_one`.
     stop : threading.Event, optional
         Set when the call ends before its time; whoever works for `segment_one` should then stop.
     drop : callable
@@ -178,7 +184,8 @@ def run_batch(
     """
     stop = stop or threading.Event()
     with claims or Claims(out) as held:
-        work = _Work(out, segment_one, is_finished, held, stop, deque(entries))
+        began_s = disk_now_s(claims_folder(out))
+        work = _Work(out, segment_one, is_finished, held, began_s, stop, deque(entries))
         if at_once == 1:
             yield from _outcomes(work, poll_s)
         else:
@@ -246,11 +253,12 @@ def _outcome(work: _Work, entry: SlideEntry, was_elsewhere: bool) -> Done | Fail
     """Return what becomes of a slide, None if another call is at work on it."""
     name, folder = entry.path.name, place_directory(work.out, entry.place)
     try:
-        if work.is_finished(entry):
+        if work.is_finished(entry, was_elsewhere or _is_new(folder, work.began_s)):
             return Done(name, folder.path, entry.place)
         if not work.claims.take(entry.place):
             return None
-        failure = failure_of(folder) if was_elsewhere else None
+        # What an earlier call has left says nothing of what another tried meanwhile.
+        failure = failure_of(folder, work.began_s) if was_elsewhere else None
         if failure is not None:
             return Failed(name, failure, entry.place)
         refuse_long_name(work.out, entry)
@@ -267,6 +275,14 @@ def _outcome(work: _Work, entry: SlideEntry, was_elsewhere: bool) -> Done | Fail
         return _failed(work, entry, folder, error, told)
     finally:
         work.claims.release(entry.place)
+
+
+def _is_new(folder: RunDir, began_s: float) -> bool:
+    """Return whether a run was written to since this call began."""
+    try:
+        return folder.run_json.stat().st_mtime >= began_s
+    except OSError:
+        return False
 
 
 def _failed(

@@ -11,7 +11,7 @@ from wsiseg.models import MapsModel, Numerics
 from wsiseg.pipeline import finished
 from wsiseg.plan import PlanOptions, identity_unseen
 from wsiseg.results import Result
-from wsiseg.rundir import RunDir, read_run_json
+from wsiseg.rundir import RunDir, read_run_json, unreadable_tiles
 from wsiseg.slides.protocol import Level, SlideInfo
 from wsiseg.slides.stamp import stamp_of
 
@@ -25,8 +25,7 @@ def finished_run(
     """Return a slide's run if it is finished, and nothing says that it would be another one.
 
     Opening a slide and finding its tissue takes seconds; for thousands of slides that are done,
-    hours.  A file that has the size and the time it had when it was segmented is taken for the
-    same.
+    hours.  A file that was not touched since it was segmented is taken for the same.
 
     Parameters
     ----------
@@ -52,6 +51,8 @@ def finished_run(
         return None
     recorded = run.get("slide", {})
     if recorded.get("stamp") != stamp.to_json() or recorded.get("name") != slide.name:
+        return None
+    if unreadable_tiles(run) and not options.skip_bad_tiles:
         return None
     info = slide_info(recorded)
     model, numerics = choose(info)

@@ -7,6 +7,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -43,6 +44,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("wsiseg")
 T = TypeVar("T")
 R = TypeVar("R")
+_SPREAD_AT_ONCE = 4
+"""Slides whose tiles are spread at the same time: each takes memory in this process, where it is
+put together, and every worker has all of them open."""
+_LOOK_S = 0.5
 _FEW = 16
 """So many tiles and fewer are not worth spreading over workers."""
 
@@ -198,6 +203,7 @@ def _batch(
 ) -> Iterator[Done | Failed]:
     at_once = 1 if cluster is None else cluster.slides_at_once
     stop = threading.Event()
+    spread = threading.Semaphore(_SPREAD_AT_ONCE)
 
     def tell(stage: str, done: int, total: int) -> None:
         if stop.is_set():
@@ -214,10 +220,13 @@ def _batch(
             except TileCrashed as error:
                 # Tile by tile it turns out which of them it is.
                 log.warning("%s", error)
-        return _segment_spread(task, cluster, tell, planned)
+        with _turn(spread, stop):
+            return _segment_spread(task, cluster, tell, planned)
 
-    def is_finished(entry: SlideEntry) -> bool:
-        return _is_finished(task_of(entry))
+    def is_finished(entry: SlideEntry, meanwhile: bool) -> bool:
+        task = task_of(entry)
+        # What another call has just made is not to be made once more.
+        return _is_finished(replace(task, overwrite=False) if meanwhile else task)
 
     drop = (lambda: None) if cluster is None else cluster.stop
     out, n_ended = task_of(entries[0]).out, 0
@@ -232,6 +241,18 @@ def _batch(
     except (KeyboardInterrupt, Interrupted) as error:
         how_far = f"{n_ended} of {len(entries)} slides"
         raise _interrupted(error, how_far, task_of(entries[0]).overwrite) from error
+
+
+@contextmanager
+def _turn(places: threading.Semaphore, stop: threading.Event) -> Iterator[None]:
+    """Wait for one of several places; Interrupted if there is to be none any more."""
+    while not places.acquire(timeout=_LOOK_S):
+        if stop.is_set():
+            raise Interrupted("interrupted before this slide's turn")
+    try:
+        yield
+    finally:
+        places.release()
 
 
 def _interrupted(error: BaseException, how_far: str, overwrite: bool) -> Interrupted:

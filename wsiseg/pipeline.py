@@ -57,6 +57,7 @@ from wsiseg.side_files import (
 )
 from wsiseg.stopwatch import Stopwatch
 from wsiseg.tiles import plan_tiles
+from wsiseg.unfinished import without_folders
 
 log = logging.getLogger("wsiseg")
 _PROBE_TILES = 4
@@ -157,7 +158,8 @@ def _attempt(
             return _run(plan, attempt, run_tiles, formats, tell, record, strict)
         except BaseException as error:
             if not is_finished_meanwhile(folder, plan):
-                log.error("stopped: %s: %s", type(error).__name__, error)
+                said = without_folders(str(error), folder.path.parent)
+                log.error("stopped: %s: %s", type(error).__name__, said)
                 give_up(attempt, record, error)
             raise
 

@@ -16,7 +16,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -253,6 +253,11 @@ def read_run_json(path: Path) -> dict[str, Any] | None:
             "another output folder"
         ) from error
     return values if isinstance(values, dict) else None
+
+
+def unreadable_tiles(run: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return what `run.json` says of the tiles that were left out."""
+    return tuple(run.get("tiles", {}).get("unreadable", ()))
 
 
 def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], name: str) -> None:

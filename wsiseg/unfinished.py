@@ -124,12 +124,24 @@ def _failure(slide: Path, out: Path, error: BaseException) -> dict[str, Any]:
     }
 
 
-def failure_of(folder: RunDir) -> WsisegError | None:
-    """Return why a slide failed, by what is recorded of it; None if it did not, or was stopped."""
+def failure_of(folder: RunDir, since_s: float) -> WsisegError | None:
+    """Return why a slide failed, by what is recorded of it; None if it did not, or was stopped.
+
+    Parameters
+    ----------
+    folder : RunDir
+        Where the slide's results would be.
+    since_s : float
+        What was recorded before, by the clock of the folder's disk, counts for nothing.
+    """
     try:
         record = read_record(folder) or {}
+        if not record or folder.run_json.stat().st_mtime < since_s:
+            return None
     except OutputNotWritable as error:
         return error
+    except OSError:
+        return None
     said = record.get("error")
     if record.get("status") != "failed" or not isinstance(said, Mapping):
         return None

@@ -8,9 +8,9 @@ from wsiseg.cluster.connect import (
     threads_expected,
     without_workers_s,
 )
-from wsiseg.cluster.needs import ClusterNeeds, needs_of
 from wsiseg.cluster.options import ClusterOptions, check_cluster_name, check_worker_count
 from wsiseg.cluster.tiles import SlidesOnDask
+from wsiseg.worker_needs import ClusterNeeds, needs_of
 
 __all__ = [
     "ClusterNeeds",

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wsiseg.cluster.local import GPU
-from wsiseg.cluster.needs import ClusterNeeds, host, other_versions, unmet
 from wsiseg.errors import OutputNotWritable, UsageError
+from wsiseg.worker_needs import ClusterNeeds, answer, other_versions
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -143,30 +143,6 @@ def _no_workers(client: Client, gpu: bool) -> str:
         "the Dask cluster has no workers; start some, N being the number of cores: "
         f"{start_command(address, gpu=False)}"
     )
-
-
-def answer(needs: ClusterNeeds, probe: Path | None) -> tuple[str, list[str], str | None]:
-    """Say, in a worker: on which host it is, what it lacks, and what it wrote into the probe."""
-    lacking = unmet(needs)
-    if probe is None or lacking:
-        return host(), lacking, None
-    name = uuid.uuid4().hex
-    try:
-        seen = (probe / "client").is_file()
-        if seen:
-            _touch(probe / name)
-    except OSError as error:
-        return host(), [f"it cannot write into the output folder ({error.strerror})"], None
-    if not seen:
-        lacking = [
-            "it does not see what was just written into the output folder: use a folder on a "
-            "disk that all machines share"
-        ]
-    return host(), lacking, name
-
-
-def _touch(path: Path) -> None:
-    path.touch()
 
 
 def _problems(answers: Mapping[str, Any]) -> Iterator[str]:

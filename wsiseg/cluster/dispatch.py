@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 from wsiseg.cluster.checks import threads_of
 from wsiseg.cluster.local import GPU
-from wsiseg.cluster.needs import ClusterNeeds, unmet, unseen_slides
 from wsiseg.cluster.packages import import_distributed
 from wsiseg.cluster.tasks import WorkerUnfit, run_call
 from wsiseg.errors import Interrupted, UsageError
+from wsiseg.worker_needs import ClusterNeeds, unmet, unseen_slides
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -221,18 +221,18 @@ class Dispatcher:
     def _next_feed(self) -> Feed | None:
         """Return the feed whose turn it is, with its next task in `again`; None without one."""
         for feed in sorted(self._feeds, key=lambda feed: (feed.n_alive, feed.turn)):
-            if feed.n_open - feed.n_alive > self.most_tasks:
-                # Nobody takes its results; they would pile up.
-                continue
-            if not feed.again and not feed.is_exhausted:
-                work = next(feed.works, None)
-                if work is None:
-                    feed.is_exhausted = True
-                    self._end_if_done(feed)
-                else:
-                    feed.n_open += 1
-                    feed.again.append(work)
             if feed.again:
+                return feed
+            # Results that nobody takes would pile up.
+            if feed.is_exhausted or feed.n_open - feed.n_alive > self.most_tasks:
+                continue
+            work = next(feed.works, None)
+            if work is None:
+                feed.is_exhausted = True
+                self._end_if_done(feed)
+            else:
+                feed.n_open += 1
+                feed.again.append(work)
                 return feed
         return None
 

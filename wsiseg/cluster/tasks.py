@@ -11,15 +11,6 @@ from typing import Any, cast
 
 import cv2
 
-from wsiseg.cluster.needs import (
-    PROCESS,
-    ClusterNeeds,
-    NamedModel,
-    host,
-    named_model,
-    other_models,
-    unmet,
-)
 from wsiseg.cluster.packages import import_distributed
 from wsiseg.errors import UsageError
 from wsiseg.machine import limit_cores
@@ -28,6 +19,15 @@ from wsiseg.models.loaded import LoadedOnce
 from wsiseg.predict import TileJob, TileProcessor, TileReport
 from wsiseg.records import Tile
 from wsiseg.rundir import RunDir, read_tile_report
+from wsiseg.worker_needs import (
+    PROCESS,
+    ClusterNeeds,
+    NamedModel,
+    host,
+    named_model,
+    other_models,
+    unmet,
+)
 
 _JOBS = 8
 """Slides kept open in a process: tiles of several are run in turn."""

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from wsiseg.cluster.connect import WITHOUT_WORKERS_S
 from wsiseg.cluster.dispatch import Crashed, Dispatcher, Work
-from wsiseg.cluster.needs import ClusterNeeds
 from wsiseg.cluster.tasks import packed_call, packed_job, run_batch
 from wsiseg.errors import TileCrashed
 from wsiseg.predict import TileJob, TileReport, skip_tile
 from wsiseg.records import Tile
 from wsiseg.runners import batches_of
+from wsiseg.worker_needs import ClusterNeeds
 
 if TYPE_CHECKING:
     from distributed import Client

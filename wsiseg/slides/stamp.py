@@ -11,12 +11,21 @@ _OF_SEVERAL_FILES = frozenset({".mrxs", ".vms", ".vmu", ".dcm"})
 
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """Size and time of a file.  Two of one file are equal unless it was written in between."""
+    """What tells a file from another.  Two of one file are equal unless it was changed meanwhile.
+
+    A name, a size and a time of writing can be those of another file: of one that was unpacked or
+    copied with its time, for instance.  The number of the file and the time at which that was last
+    changed, which nobody can set, cannot.
+    """
 
     n_bytes: int
     """Size."""
     mtime_ns: int
     """When it was last written, in ns since 1970."""
+    ctime_ns: int
+    """When its name, rights or content last changed."""
+    inode: int
+    """Its number on its disk."""
 
     def to_json(self) -> dict[str, int]:
         """Return plain JSON values."""
@@ -28,4 +37,4 @@ def stamp_of(path: Path) -> FileStamp | None:
     if path.suffix.lower() in _OF_SEVERAL_FILES or not path.is_file():
         return None
     status = path.stat()
-    return FileStamp(status.st_size, status.st_mtime_ns)
+    return FileStamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)

@@ -1,4 +1,7 @@
-"""What a worker must have and see to take part; looked at in its own process."""
+"""What a worker must have and see to take part; looked at in its own process.
+
+Importing this is quick: a worker that is asked before its first task has loaded little yet.
+"""
 
 from __future__ import annotations
 
@@ -185,3 +188,27 @@ def other_models(models: tuple[NamedModel, ...]) -> list[str]:
                 f"{named.sha256[:12]}…: install the same one"
             )
     return reasons
+
+
+def answer(needs: ClusterNeeds, probe: Path | None) -> tuple[str, list[str], str | None]:
+    """Say, in a worker: on which host it is, what it lacks, and what it wrote into the probe."""
+    lacking = unmet(needs)
+    if probe is None or lacking:
+        return host(), lacking, None
+    name = uuid.uuid4().hex
+    try:
+        seen = (probe / "client").is_file()
+        if seen:
+            _touch(probe / name)
+    except OSError as error:
+        return host(), [f"it cannot write into the output folder ({error.strerror})"], None
+    if not seen:
+        lacking = [
+            "it does not see what was just written into the output folder: use a folder on a "
+            "disk that all machines share"
+        ]
+    return host(), lacking, name
+
+
+def _touch(path: Path) -> None:
+    path.touch()
