@@ -147,6 +147,7 @@ class Watch:
         self._processes = {name: psutil.Process(number) for name, number in processes.items()}
         self.rss_mb: dict[str, list[tuple[float, float]]] = {name: [] for name in processes}
         self.cores_used: dict[str, list[float]] = {name: [] for name in processes}
+        self.cpu_s: dict[str, list[tuple[float, float]]] = {name: [] for name in processes}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
@@ -173,7 +174,9 @@ class Watch:
                 try:
                     mb = process.memory_info().rss / 1e6
                     share = process.cpu_percent() / 100
+                    spent = process.cpu_times()
                 except psutil.Error:
                     continue
                 self.rss_mb[name].append((time.monotonic() - self._began, mb))
                 self.cores_used[name].append(share)
+                self.cpu_s[name].append((self.rss_mb[name][-1][0], spent.user + spent.system))

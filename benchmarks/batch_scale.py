@@ -28,13 +28,14 @@ from batch_calls import DONE, Batch, Call, finish, print_table, start, status
 from batch_cluster import Watch, cluster_by_hand
 from batch_model import make_model
 from batch_slides import write_slide
+from numpy.typing import NDArray
 
 PER_FOLDER = 100
 POLL_S = 1.0
 MOST_GROWTH_MB = 200.0
 MOST_STATUS_S = 5.0
 MOST_SLOWER = 1.5
-"""The slowest tenth of a batch, the first left out, against the median one."""
+"""CPU time of the costliest tenth of a batch, the first left out, against the median one."""
 ENOUGH = 500
 """Tenths of fewer slides are a matter of chance."""
 
@@ -107,11 +108,15 @@ def report(name: str, n: int, one: Course) -> list[str]:
     # The first tenth includes starting.
     ends = np.linspace(0, len(at_s) - 1, 11).astype(int)
     tenths_ms = np.diff(at_s[ends]) / np.diff(ends) * 1000
-    later = tenths_ms[1:]
+    cpu_ms = _cpu_s(one.watch, at_s[ends])
+    cpu_ms = np.diff(cpu_ms) / np.diff(ends) * 1000
+    # CPU time hardly depends on what else the machine does.
+    later = cpu_ms[1:]
     rows: list[tuple[str, object]] = [
         (f"{n} slides, {name}: whole command, s", float(at_s[-1])),
         ("ms a slide by tenths of the batch", " ".join(f"{ms:.0f}" for ms in tenths_ms)),
-        ("slowest tenth against the median one, from the second on",
+        ("CPU ms a slide, all processes", " ".join(f"{ms:.0f}" for ms in cpu_ms)),
+        ("the same: costliest tenth against the median one, from the second on",
          float(later.max() / np.median(later))),
         ("files and folders in OUT for each slide", one.n_files / n),
         ("wsiseg status, s, in the middle and at the end",
@@ -134,6 +139,12 @@ def report(name: str, n: int, one: Course) -> list[str]:
         wrong.append(f"{name}, {n} slides: status took {max(one.status_s):.1f} s")
     print_table(rows)
     return wrong
+
+
+def _cpu_s(watch: Watch, at_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the CPU seconds of all processes together at some times."""
+    seen = [np.array(marks) for marks in watch.cpu_s.values() if marks]
+    return np.sum([np.interp(at_s, one[:, 0], one[:, 1]) for one in seen], axis=0)
 
 
 def trials(folder: Path, numbers: Sequence[int], ways: Sequence[str], side_px: int) -> list[str]:
