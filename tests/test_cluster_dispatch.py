@@ -28,7 +28,7 @@ class PretendedFuture:
     def exception(self) -> Any:
         return self._what
 
-    def result(self) -> Any:
+    def result(self, timeout: float | None = None) -> Any:
         return self._what
 
     def end(self, status: str, what: Any) -> None:

@@ -258,7 +258,8 @@ def _turn(places: threading.Semaphore, stop: threading.Event) -> Iterator[None]:
 def _interrupted(error: BaseException, how_far: str, overwrite: bool) -> Interrupted:
     """Return what is said of a batch that was interrupted; why, if that was no signal."""
     by_signal = any(isinstance(one, KeyboardInterrupt) for one in (error, error.__cause__))
-    reason = "" if by_signal else f" ({error})"
+    # What is to be done stands in such a reason too.
+    reason = "" if by_signal else f" ({str(error).partition('; finished tiles')[0]})"
     but = ", but without --overwrite," if overwrite else ""
     return Interrupted(
         f"interrupted after {how_far}{reason}; finished tiles of the others are kept, call the "

@@ -109,6 +109,7 @@ class Dispatcher:
         self._numbers = itertools.count()
         self._messages: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._unfit: SimpleQueue[str] = SimpleQueue()
+        self._sent_away: set[str] = set()
         self._feeds: list[Feed] = []
         self._alive: dict[Any, tuple[Work, Feed, Future[Any]]] = {}
         self._suspects: deque[tuple[Work, Feed]] = deque()
@@ -323,9 +324,11 @@ class Dispatcher:
             feed.finished.put((work, UsageError(str(error))))
             return
         else:
-            log.error("%s; it is sent away, and its tasks run elsewhere", error)
+            if error.address not in self._sent_away:
+                log.error("%s; it is sent away, and its tasks run elsewhere", error)
+                self._sent_away.add(error.address)
+                self._unfit.put(error.address)
             self._reminded_s = time.monotonic()
-            self._unfit.put(error.address)
         feed.again.append(work)
 
     def _open(self, feed: Feed) -> None:
