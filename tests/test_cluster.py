@@ -113,6 +113,11 @@ def test_no_library_starts_threads_of_its_own(client: Client) -> None:
     assert len(spent) < 16
 
 
+def test_dask_s_profiler_does_not_run(client: Client) -> None:
+    found = client.run(lambda dask_worker: "profile" in dask_worker.periodic_callbacks)
+    assert set(found.values()) == {False}
+
+
 def test_workers_have_limits_and_never_spill(client: Client) -> None:
     for limit, target, spill, pause in client.run(memory_settings).values():
         assert 1e9 < limit < psutil.virtual_memory().total

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster_tasks import process_and_gpu
@@ -52,6 +53,14 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+def profiler_runs(dask_worker: Any) -> bool:
+    """Say, in a worker, whether Dask looks at its stacks."""
+    return any(dask_worker.periodic_callbacks[name].is_running() for name in PROFILERS)
+
+
+PROFILERS = ("profile", "profile-cycle")
+
+
 def worker(address: str, *more: str) -> list[str]:
     # No nanny, so that ending the command ends the worker.
     return ["distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny", *more]
@@ -73,6 +82,8 @@ def test_workers_join_by_hand_and_a_lost_scheduler_is_noticed(tmp_path: Path) ->
         check_cluster(client, needs, timeout_s=PATIENCE_S)
         there = wsiseg.segment(slide, tmp_path / "there", model=model, formats=(), client=client)
         assert there.cells().equals(here.cells())
+        # Dask's profiler can lock a process up for ever; these workers came with it.
+        assert set(client.run(profiler_runs).values()) == {False}
         with SlidesOnDask(client, needs) as slides:
             seen: set[int] = set()
             until_s = time.monotonic() + PATIENCE_S

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsiseg.cluster.local import GPU, KEEP_IN_MEMORY, ONE_THREAD
+from wsiseg.cluster.local import GPU, ONE_THREAD, WORKER_SETTINGS
 from wsiseg.cluster.packages import import_distributed, import_jobqueue
 from wsiseg.errors import UsageError
 
@@ -136,7 +136,7 @@ def worker_environment() -> dict[str, str]:
     """Return the environment of a worker that another program starts."""
     dask = {
         "DASK_" + name.upper().replace(".", "__"): str(value)
-        for name, value in KEEP_IN_MEMORY.items()
+        for name, value in WORKER_SETTINGS.items()
     }
     return dict(ONE_THREAD) | dask
 

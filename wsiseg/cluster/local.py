@@ -26,12 +26,15 @@ _THREAD_NUMBERS = (
 )
 ONE_THREAD: Mapping[str, str] = dict.fromkeys(_THREAD_NUMBERS, "1")
 """Environment of a worker: tiles run side by side, so no library starts threads of its own."""
-KEEP_IN_MEMORY: Mapping[str, Any] = {
+WORKER_SETTINGS: Mapping[str, Any] = {
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     # A paused worker waits for memory to come free; what a library holds never does.
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
+    # It looks at the stacks of all threads 100 times a second, and CPython before 3.12 can lock
+    # itself up for ever while that is done (github.com/python/cpython/issues/106883).
+    "distributed.worker.profile.enabled": False,
 }
 """Nothing that a worker holds is worth writing to disk: its results are small, and files."""
 _ALLOWED_FAILURES = 1
@@ -91,7 +94,7 @@ def local_client(where: ClusterOptions) -> Iterator[Client]:
 def process_settings() -> dict[str, Any]:
     """Return Dask's settings for processes that this one starts."""
     return {
-        **KEEP_IN_MEMORY,
+        **WORKER_SETTINGS,
         "distributed.worker.multiprocessing-method": "spawn",
         "distributed.worker.daemon": False,
         # Set before the process starts: a library reads them when it is imported.

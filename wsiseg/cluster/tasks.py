@@ -121,8 +121,17 @@ def _be_prepared(packed_needs: bytes) -> None:
             # Tasks run side by side: libraries need no threads of their own.
             cv2.setNumThreads(1)
             limit_cores(worker.state.nthreads)
+            _stop_profiling(worker)
     if reasons:
         raise WorkerUnfit(str(worker.address), host(), reasons)
+
+
+def _stop_profiling(worker: Any) -> None:
+    """Stop Dask's profiler in a worker that was started by hand; see `local.WORKER_SETTINGS`."""
+    for name in ("profile", "profile-cycle"):
+        callback = worker.periodic_callbacks.get(name)
+        if callback is not None:
+            worker.loop.add_callback(callback.stop)
 
 
 @functools.lru_cache(maxsize=4)
