@@ -11,6 +11,7 @@ import typer
 
 import wsiseg
 from wsiseg.errors import Interrupted, UnknownName, UsageError, WsisegError
+from wsiseg.signals import INTERRUPTED
 from wsiseg.terminal import MANY_SLIDES, estimate_rows, print_table, summary_rows
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from wsiseg.dry_run import SlideEstimate
     from wsiseg.results import Result
 
-DONE, BUG, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 75
+DONE, BUG, USAGE, SOME_FAILED = 0, 1, 2, 3
 
 
 class Tally:
