@@ -52,7 +52,10 @@ Strict = Annotated[
 ]
 PartOption = Annotated[
     str | None,
-    typer.Option(help="I/N: only that part of the slides; auto: what the job array says."),
+    typer.Option(
+        help="I/N: only that part of the slides; auto: what the job array says (a task that is "
+        "submitted again alone counts as all: write I/N)."
+    ),
 ]
 SkipBadTiles = Annotated[
     bool, typer.Option("--skip-bad-tiles", help="Leave out tiles that cannot be read.")
