@@ -98,6 +98,8 @@ def status_rows(status: BatchStatus) -> list[dict[str, Any]]:
 def print_status(status: BatchStatus) -> None:
     """Print how far a batch is, and which slides failed and why."""
     print_table(status_rows(status))
+    for name in status.unread_lists:
+        typer.echo(f"not counted: {name} is damaged; the next call of the batch lists its slides")
     for failure in status.failed[:_MOST_REASONS]:
         typer.echo(f"failed: {failure.place}: {failure.reason}")
     if len(status.failed) > _MOST_REASONS:
