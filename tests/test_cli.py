@@ -308,6 +308,36 @@ def test_many_slides_are_told_of_in_few_lines(
     assert len(quiet) == 1 + 1
 
 
+@pytest.mark.parametrize("damage", ["run.json", "cells.parquet"])
+@pytest.mark.parametrize("slides", [["a.png"], ["a.png", "b.png"]])
+def test_a_result_that_is_gone_at_the_end_is_told_in_a_line(
+    run: Callable[..., Any],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    slides: list[str],
+    damage: str,
+) -> None:
+    (folder / "b.png").write_bytes((folder / "a.png").read_bytes())
+    assert run("segment", *slides, "-o", "out", "--mpp", 0.25).exit_code == 0
+    # As when another call overwrites it.
+    (folder / "out" / "a.png.wsiseg" / damage).unlink()
+
+    def segment_many(entries: list[Any], *arguments: Any, **options: Any) -> Any:
+        for entry in entries:
+            path = Path("out", f"{entry.place}.wsiseg")
+            yield wsiseg.Done(entry.path.name, path, entry.place)
+
+    monkeypatch.setattr(wsiseg, "segment_many", segment_many)
+    done = run("segment", *slides, "-o", "out")
+    assert done.exit_code == 3
+    assert isinstance(done.exception, SystemExit)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("a.png: ")
+    assert "its result cannot be opened: " in last
+    assert damage in last
+    assert done.stdout.count("results:") == len(slides) - 1
+
+
 def test_a_part_without_slides_is_done(run: Callable[..., Any]) -> None:
     part = next(k for k in (1, 2, 3) if not wsiseg.Part(k, 3).holds(PurePosixPath("a.png")))
     done = run("segment", "a.png", "-o", "out", "--part", f"{part}/3")

@@ -130,9 +130,9 @@ def segment(
                 for outcome in segment_many(
                     entries, out, progress=progress, planned=said, **common
                 ):
-                    tally.add(outcome)
-                    if tally.is_batch and isinstance(outcome, wsiseg.Done):
-                        said.explain_model_of(outcome.result)
+                    result = tally.add(outcome)
+                    if tally.is_batch and result is not None:
+                        said.explain_model_of(result)
         except WsisegError:
             tell_failed(tally.failed)
             raise
