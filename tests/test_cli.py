@@ -203,6 +203,45 @@ def test_a_refused_run_says_why_and_leaves_nothing(
     assert names_in(folder) == before
 
 
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry"])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--cluster", "a:8786"], ["a:8786", "tcp://HOST:PORT"]),
+        (["--cluster", "none.yaml"], ["none.yaml", "no such file"]),
+        (["--cluster", "empty.yaml"], ["empty.yaml"]),
+        (["--cluster", "tcp://a:1", "--workers", "2"], ["leave --workers"]),
+        (["--cluster", "tcp://a:1", "--device", "cuda:0"], ["leave --workers and the numbers"]),
+        (["--cluster", "tcp://a:1", "--memory-gb", "2"], ["--memory-gb 2", "leave --memory-gb"]),
+        (["--workers", "0"], ["1 or more"]),
+        (["--workers", "2", "--memory-gb", "0.5"], ["0.5 GB", "start fewer"]),
+        (["--device", "cuda:99"], ["99"]),
+        (["--device", "tpu"], ["'tpu'"]),
+        (["--part", "9/8"], ["9/8"]),
+        (["--format", "xls"], ["'xls'"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
+)
+def test_a_dry_run_refuses_what_a_run_refuses(
+    run: Callable[..., Any], folder: Path, arguments: list[str], words: list[str], dry: list[str]
+) -> None:
+    (folder / "empty.yaml").touch()
+    result = run("segment", "a.png", "-o", "out", "--mpp", 0.25, *arguments, *dry)
+    line = error_of(result)
+    assert line.startswith("error: ")
+    assert result.exit_code == 2
+    assert [word for word in words if word not in line] == []
+    assert not (folder / "out").exists()
+
+
+def test_a_dry_run_for_a_cluster_says_whose_minutes_it_tells(run: Callable[..., Any]) -> None:
+    common = ("segment", "a.png", "-o", "out", "--mpp", 0.25, "--dry-run")
+    there = run(*common, "--cluster", "tcp://a:1")
+    assert there.exit_code == 0, there.stderr
+    assert "of this machine alone" in there.stdout
+    assert "of this machine" not in run(*common).stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

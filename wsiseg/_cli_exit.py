@@ -82,8 +82,7 @@ def _done_line(place: PurePosixPath, result: Result) -> str:
     n = len(run["warnings"])
     warned = "" if not n else ", 1 warning" if n == 1 else f", {n} warnings"
     return (
-        f"{place}: {run['n_cells']:,} cells, {run['analysed_mm2']:.3g} mm², "
-        f"{seconds:.0f} s{warned}"
+        f"{place}: {run['n_cells']:,} cells, {run['analysed_mm2']:.3g} mm², {seconds:.0f} s{warned}"
     )
 
 

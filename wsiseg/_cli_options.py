@@ -71,7 +71,7 @@ BatchOption = Annotated[int | None, typer.Option(help="Tiles per call of the net
 WorkersOption = Annotated[int | None, typer.Option(help="Start that many Dask processes.")]
 MemoryOption = Annotated[
     float | None,
-    typer.Option("--memory-gb", help="Memory of a run on a CPU (4), or of each worker."),
+    typer.Option("--memory-gb", help="Memory of a run on a CPU (4), or of each of --workers."),
 ]
 ClusterOption = Annotated[
     str | None,

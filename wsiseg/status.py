@@ -247,9 +247,9 @@ def _not_readable(place: str, why: str) -> _SlideState:
 def _done(place: str, record: Mapping[str, Any]) -> _SlideState:
     interval = None
     n_cells, area_mm2 = record.get("n_cells"), record.get("analysed_mm2")
-    if type(n_cells) is not int:
+    if not isinstance(n_cells, int) or isinstance(n_cells, bool):
         return _not_readable(place, f"n_cells is {n_cells!r}")
-    if type(area_mm2) not in (int, float) or not math.isfinite(area_mm2):
+    if not isinstance(area_mm2, int | float) or not math.isfinite(area_mm2):
         return _not_readable(place, f"analysed_mm2 is {area_mm2!r}")
     with suppress(KeyError, TypeError, ValueError, OverflowError, OSError):
         start, end = (

@@ -209,13 +209,18 @@ def estimate_rows(estimates: Sequence[SlideEstimate]) -> list[dict[str, Any]]:
             "tiles": one.estimate.n_tiles,
             "of them done": one.estimate.n_done,
             "minutes": one.estimate.seconds / 60,
-            "minutes are": "guessed" if one.estimate.is_guess else "measured",
+            "minutes are": _minutes_are(one),
             "disk MB": one.estimate.disk_bytes / 1e6,
             "while running MB": one.estimate.work_bytes / 1e6,
             "memory MB": one.estimate.peak_memory_mb,
         }
         for one in estimates
     ]
+
+
+def _minutes_are(one: SlideEstimate) -> str:
+    how = "guessed" if one.estimate.is_guess else "measured"
+    return f"{how}, of this machine alone" if one.is_of_this_machine else how
 
 
 def print_seams(report: SeamReport) -> None:
