@@ -203,6 +203,45 @@ def test_a_refused_run_says_why_and_leaves_nothing(
     assert names_in(folder) == before
 
 
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry"])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--cluster", "a:8786"], ["a:8786", "tcp://HOST:PORT"]),
+        (["--cluster", "none.yaml"], ["none.yaml", "no such file"]),
+        (["--cluster", "empty.yaml"], ["empty.yaml"]),
+        (["--cluster", "tcp://a:1", "--workers", "2"], ["leave --workers"]),
+        (["--cluster", "tcp://a:1", "--device", "cuda:0"], ["leave --workers and the numbers"]),
+        (["--cluster", "tcp://a:1", "--memory-gb", "2"], ["--memory-gb 2", "leave --memory-gb"]),
+        (["--workers", "0"], ["1 or more"]),
+        (["--workers", "2", "--memory-gb", "0.5"], ["0.5 GB", "start fewer"]),
+        (["--device", "cuda:99"], ["99"]),
+        (["--device", "tpu"], ["'tpu'"]),
+        (["--part", "9/8"], ["9/8"]),
+        (["--format", "xls"], ["'xls'"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
+)
+def test_a_dry_run_refuses_what_a_run_refuses(
+    run: Callable[..., Any], folder: Path, arguments: list[str], words: list[str], dry: list[str]
+) -> None:
+    (folder / "empty.yaml").touch()
+    result = run("segment", "a.png", "-o", "out", "--mpp", 0.25, *arguments, *dry)
+    line = error_of(result)
+    assert line.startswith("error: ")
+    assert result.exit_code == 2
+    assert [word for word in words if word not in line] == []
+    assert not (folder / "out").exists()
+
+
+def test_a_dry_run_for_a_cluster_says_whose_minutes_it_tells(run: Callable[..., Any]) -> None:
+    common = ("segment", "a.png", "-o", "out", "--mpp", 0.25, "--dry-run")
+    there = run(*common, "--cluster", "tcp://a:1")
+    assert there.exit_code == 0, there.stderr
+    assert "of this machine alone" in there.stdout
+    assert "of this machine" not in run(*common).stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -306,6 +345,36 @@ def test_many_slides_are_told_of_in_few_lines(
     assert len(said) == 25 + 1 + 1
     quiet = run("segment", "list.csv", "-o", "out", "--quiet").stderr.splitlines()
     assert len(quiet) == 1 + 1
+
+
+@pytest.mark.parametrize("damage", ["run.json", "cells.parquet"])
+@pytest.mark.parametrize("slides", [["a.png"], ["a.png", "b.png"]])
+def test_a_result_that_is_gone_at_the_end_is_told_in_a_line(
+    run: Callable[..., Any],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    slides: list[str],
+    damage: str,
+) -> None:
+    (folder / "b.png").write_bytes((folder / "a.png").read_bytes())
+    assert run("segment", *slides, "-o", "out", "--mpp", 0.25).exit_code == 0
+    # As when another call overwrites it.
+    (folder / "out" / "a.png.wsiseg" / damage).unlink()
+
+    def segment_many(entries: list[Any], *arguments: Any, **options: Any) -> Any:
+        for entry in entries:
+            path = Path("out", f"{entry.place}.wsiseg")
+            yield wsiseg.Done(entry.path.name, path, entry.place)
+
+    monkeypatch.setattr(wsiseg, "segment_many", segment_many)
+    done = run("segment", *slides, "-o", "out")
+    assert done.exit_code == 3
+    assert isinstance(done.exception, SystemExit)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("a.png: ")
+    assert "its result cannot be opened: " in last
+    assert damage in last
+    assert done.stdout.count("results:") == len(slides) - 1
 
 
 def test_a_part_without_slides_is_done(run: Callable[..., Any]) -> None:

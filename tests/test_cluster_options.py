@@ -82,6 +82,8 @@ def test_a_cluster_is_named_alone_and_rightly() -> None:
         refuse_own_workers("tcp://a:1", 2, "cpu")
     with pytest.raises(UsageError, match="leave --workers and the numbers out"):
         refuse_own_workers("tcp://a:1", None, "cuda:1")
+    with pytest.raises(UsageError, match=r"memory-gb 2; .*leave --memory-gb out"):
+        refuse_own_workers("tcp://a:1", None, "cpu", 2.0)
     with pytest.raises(UsageError, match="tcp://HOST:PORT"):
         ClusterOptions(cluster="a:8786")
     with pytest.raises(UsageError, match="there is no such file"):

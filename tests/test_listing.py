@@ -294,9 +294,26 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
 def test_the_folder_of_results_is_not_searched(tmp_path: Path) -> None:
     _touch(tmp_path, "a.svs", "out/copy.png", "out/a.svs.wsiseg/overlay.png", "run/run.json")
     _touch(tmp_path, "run/picture.png")
+    (tmp_path / "run/run.json").write_text('{"format": "wsiseg-run"}')
     assert _places([tmp_path], tmp_path / "out") == ["a.svs"]
     assert _places([tmp_path]) == ["a.svs", "out/copy.png"]
     assert _places([tmp_path], tmp_path) == ["a.svs", "out/copy.png"]
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"format": "nextflow"}', '"wsiseg-run"'])
+def test_a_run_json_of_another_program_hides_no_slide(content: str, tmp_path: Path) -> None:
+    _touch(tmp_path, "a.svs", "sub/b.svs", "sub/deep/c.svs")
+    (tmp_path / "sub/run.json").write_text(content)
+    (tmp_path / "run.json").write_text(content)
+    assert _places([tmp_path]) == ["a.svs", "sub/b.svs", "sub/deep/c.svs"]
+
+
+@pytest.mark.parametrize("suffix", [".vms", ".VMU"])
+def test_images_of_hamamatsu_slides_are_no_slides(suffix: str, tmp_path: Path) -> None:
+    _touch(tmp_path, "x/a(1,0).jpg", "x/a.jpg", "x/a_macro.jpg", "x/other.jpg", "y/a.jpg")
+    text = "[Virtual Microscope Specimen]\nImageFile=a.jpg\nImageFile(1,0)=a(1,0).jpg\n"
+    (tmp_path / f"x/a{suffix}").write_text(f"{text}MacroImage=a_macro.jpg\nNoLayers=1\n")
+    assert _places([tmp_path]) == [f"x/a{suffix}", "x/other.jpg", "y/a.jpg"]
 
 
 def test_a_folder_that_may_not_be_searched_is_an_entry(

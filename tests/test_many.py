@@ -242,10 +242,11 @@ def test_a_signal_ends_a_batch_which_can_be_called_again(
 
 STUCK = """
 import pathlib, subprocess, sys, time
-from wsiseg import _signals
-_signals.HARD_END_S = 0.3
+from wsiseg import signals
+signals.HARD_END_S = 0.3
 child = subprocess.Popen(["sleep", "600"])
-with _signals.ended_by_signals(75):
+with signals.ended_by_signals():
+    signals.work_begins()
     try:
         pathlib.Path(sys.argv[1]).write_text(str(child.pid))
         time.sleep(600)

@@ -113,8 +113,18 @@ def test_slides_of_earlier_lists_are_told_apart(tmp_path: Path) -> None:
     assert wsiseg.batch_status(tmp_path).n_left_earlier == 1
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"status": "done"}', '{\n "status": "done",\n}'])
-def test_a_damaged_record_is_no_end(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{", "[]", '{"status": "done"}', '{\n "status": "done",\n}', ""),
+        *('{"status": "done", "n_cells": "x"}', '{"status": "done", "n_cells": true}'),
+        '{"status": "done", "n_cells": 5, "analysed_mm2": []}',
+        '{"status": "done", "n_cells": 5, "analysed_mm2": NaN}',
+        '{\n "status": "done",\n "n_cells": "x",\n "analysed_mm2": 1.0,\n "started_utc": 5,\n'
+        ' "finished_utc": 5\n}',
+    ],
+)
+def test_a_damaged_record_is_not_readable(tmp_path: Path, content: str) -> None:
     write_list(tmp_path, "a", "b")
     folder = tmp_path / "a.wsiseg"
     folder.mkdir()
@@ -122,7 +132,39 @@ def test_a_damaged_record_is_no_end(tmp_path: Path, content: str) -> None:
     (tmp_path / "batch" / "slides-0.json").write_text("{")
     found = wsiseg.batch_status(tmp_path)
     assert found.n_left == 1
-    assert found.n_done + len(found.interrupted) == 1
+    assert found.n_done + len(found.interrupted) == 0
+    (failure,) = found.failed
+    assert failure.place == "a"
+    assert failure.reason.startswith("not readable: run.json is damaged: ")
+    assert "--overwrite" in failure.reason
+
+
+@pytest.mark.parametrize("content", ['{"places": [1, "c"]}', '{"places": 5}', "[]", "{", "5"])
+def test_a_damaged_list_does_not_count_and_is_told(tmp_path: Path, content: str) -> None:
+    write_record(tmp_path, "a")
+    write_list(tmp_path, "a", "b")
+    (tmp_path / "batch" / "slides-0.json").write_text(content)
+    found = wsiseg.batch_status(tmp_path)
+    assert (found.n_slides, found.n_left) == (2, 1)
+    assert found.unread_lists == ("batch/slides-0.json",)
+    done = CliRunner().invoke(app, ["status", str(tmp_path)])
+    assert "not counted: batch/slides-0.json is damaged" in done.stdout
+
+
+def test_times_that_are_none_only_leave_out_the_rate(tmp_path: Path) -> None:
+    write_record(tmp_path, "a", started_utc="2026-01-01", finished_utc=5)
+    found = wsiseg.batch_status(tmp_path)
+    assert (found.n_done, found.rate) == (1, None)
+
+
+def test_hidden_names_are_places_too(tmp_path: Path) -> None:
+    places = (".h.png", "sub/.h.png", ".sub/h.png")
+    write_list(tmp_path, *places)
+    for place in places:
+        write_record(tmp_path, place)
+    (tmp_path / ".a.svs.1234.tmp" / "b.wsiseg").mkdir(parents=True)
+    found = wsiseg.batch_status(tmp_path)
+    assert (found.n_slides, found.n_done, found.n_left) == (3, 3, 0)
 
 
 def test_records_are_read_alike_the_quick_way_and_whole(tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
 import wsiseg
-from wsiseg.errors import Interrupted, UnknownName, UsageError, WsisegError
+from wsiseg.errors import Interrupted, ResultNotReadable, UnknownName, UsageError, WsisegError
+from wsiseg.signals import INTERRUPTED
 from wsiseg.terminal import MANY_SLIDES, estimate_rows, print_table, summary_rows
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from wsiseg.dry_run import SlideEstimate
     from wsiseg.results import Result
 
-DONE, BUG, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 75
+DONE, BUG, USAGE, SOME_FAILED = 0, 1, 2, 3
 
 
 class Tally:
@@ -28,9 +30,11 @@ class Tally:
         self.n_slides = n_slides
         """Of all parts."""
         self.n_done = 0
-        self.shown: list[Done] = []
+        self.shown: list[Result] = []
         """Those that get a table of their own."""
         self.failed: list[Failed] = []
+        self.unread: list[str] = []
+        """What is said of those that were done, but cannot be opened any more."""
         self._quiet = quiet
 
     @property
@@ -43,47 +47,74 @@ class Tally:
         """Whether there are too many for a table of each."""
         return self.n_slides > MANY_SLIDES
 
-    def add(self, outcome: Done | Failed) -> None:
-        """Take note of a slide that ended, and say so if there are several."""
+    def add(self, outcome: Done | Failed) -> Result | None:
+        """Take note of a slide that ended, and say so if there are several.
+
+        Returns
+        -------
+        Result or None
+            The finished run; None if there is none, or it cannot be opened any more.
+        """
+        result = None
         if isinstance(outcome, wsiseg.Failed):
             self.failed.append(outcome)
+            line = f"{outcome.place}: failed: {outcome.error}"
         else:
             self.n_done += 1
-            if not self.is_long:
-                self.shown.append(outcome)
+            try:
+                result = outcome.result
+                line = _done_line(outcome.place, result)
+            except ResultNotReadable as error:
+                # Another call may be overwriting it.
+                line = f"{outcome.place}: done, but its result cannot be opened: {error}"
+                self.unread.append(line)
+            if result is not None and not self.is_long:
+                self.shown.append(result)
         if self.is_batch and not self._quiet:
-            typer.echo(_outcome_line(outcome), err=True)
+            typer.echo(line, err=True)
+        return result
 
 
-def _outcome_line(outcome: Done | Failed) -> str:
-    """Return what became of one slide of many, in a line."""
-    if isinstance(outcome, wsiseg.Failed):
-        return f"{outcome.place}: failed: {outcome.error}"
-    run = outcome.result.run
+def _done_line(place: PurePosixPath, result: Result) -> str:
+    """Return what is told of one slide of many that was done."""
+    run = result.run
     seconds = sum(s for name, s in run["seconds"].items() if not name.endswith("_busy"))
     n = len(run["warnings"])
     warned = "" if not n else ", 1 warning" if n == 1 else f", {n} warnings"
     return (
-        f"{outcome.place}: {run['n_cells']:,} cells, {run['analysed_mm2']:.3g} mm², "
-        f"{seconds:.0f} s{warned}"
+        f"{place}: {run['n_cells']:,} cells, {run['analysed_mm2']:.3g} mm², {seconds:.0f} s{warned}"
     )
 
 
 def finish(tally: Tally, part: str | None) -> NoReturn:
     """Print the table of slides and leave with the right exit code."""
-    for outcome in tally.shown:
-        result = outcome.result
-        print_table(summary_rows(result))
-        tell_where(result)
+    with errors_to_exit_codes():
+        for result in tally.shown:
+            try:
+                rows = summary_rows(result)
+            except ResultNotReadable as error:
+                tally.unread.append(f"{result.name}: its result cannot be opened: {error}")
+                continue
+            print_table(rows)
+            tell_where(result)
+        raise typer.Exit(_tell_end(tally, part))
+
+
+def _tell_end(tally: Tally, part: str | None) -> int:
+    """Say what became of all slides together; return the exit code."""
     if part is not None and not (tally.n_done or tally.failed):
         typer.echo(f"part {part} holds none of the {tally.n_slides} slides; nothing to do")
     elif tally.is_long:
         print_table([{"slides done": tally.n_done, "failed": len(tally.failed)}])
     tell_failed(tally.failed)
+    for line in tally.unread:
+        typer.secho(line, fg="red", err=True)
     # A batch has at least left the reasons.
     nothing = not (tally.n_done or tally.is_batch)
     is_usage = nothing and all(_is_usage(failed.error) for failed in tally.failed)
-    raise typer.Exit(DONE if not tally.failed else USAGE if is_usage else SOME_FAILED)
+    if not tally.failed:
+        return SOME_FAILED if tally.unread else DONE
+    return USAGE if is_usage else SOME_FAILED
 
 
 def finish_dry_run(outcomes: Sequence[SlideEstimate | Failed]) -> NoReturn:

@@ -52,7 +52,10 @@ Strict = Annotated[
 ]
 PartOption = Annotated[
     str | None,
-    typer.Option(help="I/N: only that part of the slides; auto: what the job array says."),
+    typer.Option(
+        help="I/N: only that part of the slides; auto: what the job array says (a task that is "
+        "submitted again alone counts as all: write I/N)."
+    ),
 ]
 SkipBadTiles = Annotated[
     bool, typer.Option("--skip-bad-tiles", help="Leave out tiles that cannot be read.")
@@ -68,7 +71,7 @@ BatchOption = Annotated[int | None, typer.Option(help="Tiles per call of the net
 WorkersOption = Annotated[int | None, typer.Option(help="Start that many Dask processes.")]
 MemoryOption = Annotated[
     float | None,
-    typer.Option("--memory-gb", help="Memory of a run on a CPU (4), or of each worker."),
+    typer.Option("--memory-gb", help="Memory of a run on a CPU (4), or of each of --workers."),
 ]
 ClusterOption = Annotated[
     str | None,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from wsiseg._place import RUN_SUFFIX
 from wsiseg.errors import UsageError
+from wsiseg.slides.fingerprint import HAMAMATSU_SUFFIXES, named_in_hamamatsu
 
 SLIDE_SUFFIXES = frozenset(
     {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".vms", ".vmu"}
@@ -17,6 +20,7 @@ SLIDE_SUFFIXES = frozenset(
 """What is taken for a slide in a folder; files named one by one may have any."""
 _MRXS = ".mrxs"
 _DICOM = ".dcm"
+_RUN_FORMAT = "wsiseg-run"
 _Identity = tuple[int, int]
 
 
@@ -28,6 +32,8 @@ class _Content:
     folders: tuple[str, ...]
     links: tuple[str, ...]
     """To folders."""
+    is_result: bool
+    """Whether a run has left this."""
 
     @property
     def slides(self) -> list[str]:
@@ -38,11 +44,6 @@ class _Content:
     def is_dicom(self) -> bool:
         """Whether these are the files of one DICOM slide, and none of another slide."""
         return bool(self.slides) and all(_suffix(name) == _DICOM for name in self.slides)
-
-    @property
-    def is_result(self) -> bool:
-        """Whether a run has left this."""
-        return "run.json" in self.files
 
     @property
     def mrxs_folders(self) -> set[str]:
@@ -166,8 +167,30 @@ def _look(folder: Path) -> _Content:
                 kinds["file"].append(entry.name)
             elif not entry.name.endswith(RUN_SUFFIX):
                 kinds["link" if entry.is_symlink() else "folder"].append(entry.name)
+    parts_of_slides = _parts_of_hamamatsu(folder, kinds["file"])
+    kinds["file"] = [name for name in kinds["file"] if name not in parts_of_slides]
     files, folders, links = (tuple(sorted(names)) for names in kinds.values())
-    return _Content(files, folders, links)
+    return _Content(files, folders, links, "run.json" in files and _is_run(folder / "run.json"))
+
+
+def _parts_of_hamamatsu(folder: Path, names: Sequence[str]) -> set[str]:
+    """Return the images that Hamamatsu's slides of a folder are made of."""
+    parts: set[str] = set()
+    for name in names:
+        if _suffix(name) in HAMAMATSU_SUFFIXES:
+            # One that cannot be read is found, and opening it says why.
+            with suppress(OSError):
+                parts |= named_in_hamamatsu(folder / name)
+    return {part for part in parts if _suffix(part) not in HAMAMATSU_SUFFIXES}
+
+
+def _is_run(run_json: Path) -> bool:
+    """Return whether a run has written a file of this name, as other programs do as well."""
+    try:
+        said = json.loads(run_json.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(said, dict) and said.get("format") == _RUN_FORMAT
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

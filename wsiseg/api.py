@@ -72,7 +72,7 @@ class ComputeOptions:
     memory_gb: float | None = None
     """Memory that a run in this process on a CPU may take (None: 4); fewer tiles run at once if
     it is little.  With workers: the limit of each (None: a share of what is free).  Does not
-    change results."""
+    change results, and does not go with `cluster`."""
     cluster: str | None = None
     """Run on this Dask cluster: the address of its scheduler (`tcp://…`), or a YAML file that
     says how workers are submitted to a queue."""
@@ -336,7 +336,7 @@ def connected(
         kind = device_kind(client, compute.device)
         yield replace(compute, device=kind, workers=None, cluster=name), client
     elif compute.cluster is not None:
-        refuse_own_workers(compute.cluster, compute.workers, compute.device)
+        refuse_own_workers(compute.cluster, compute.workers, compute.device, compute.memory_gb)
         with cluster_client(ClusterOptions(cluster=compute.cluster), progress) as there:
             yield replace(compute, device=device_kind(there, compute.device)), there
     else:

@@ -14,7 +14,6 @@ import wsiseg
 from wsiseg._cli_exit import (
     BUG,
     DONE,
-    INTERRUPTED,
     SOME_FAILED,
     Tally,
     errors_to_exit_codes,
@@ -52,8 +51,8 @@ from wsiseg._cli_options import (
     TissueOption,
     WorkersOption,
 )
-from wsiseg._signals import ended_by_signals
 from wsiseg.errors import ResultNotReadable, WsisegError
+from wsiseg.signals import INTERRUPTED, ended_by_signals, work_begins
 from wsiseg.terminal import (
     PlanTeller,
     print_seams,
@@ -122,16 +121,18 @@ def segment(
         entries = wsiseg.list_slides(slides, out)
         if dry_run:
             finish_dry_run(list(wsiseg.estimate_many(entries, out, **common)))
+        segment_many = wsiseg.segment_many
+        work_begins()
         tally = Tally(len(entries), quiet)
         said = PlanTeller(quiet or tally.is_long)
         try:
             with show_progress(quiet, len(entries)) as progress:
-                for outcome in wsiseg.segment_many(
+                for outcome in segment_many(
                     entries, out, progress=progress, planned=said, **common
                 ):
-                    tally.add(outcome)
-                    if tally.is_batch and isinstance(outcome, wsiseg.Done):
-                        said.explain_model_of(outcome.result)
+                    result = tally.add(outcome)
+                    if tally.is_batch and result is not None:
+                        said.explain_model_of(result)
         except WsisegError:
             tell_failed(tally.failed)
             raise
@@ -146,7 +147,9 @@ def demo(
 ) -> None:
     """Segment a real slide with a free licence, and say where the picture is."""
     with errors_to_exit_codes(), show_progress(quiet) as progress:
-        result = wsiseg.run_demo(out, slide, progress, PlanTeller(quiet))
+        run_demo = wsiseg.run_demo
+        work_begins()
+        result = run_demo(out, slide, progress, PlanTeller(quiet))
     print_table(summary_rows(result))
     tell_where(result)
 
@@ -185,7 +188,9 @@ def seamcheck(
     """Say whether seams between tiles show: run squares again on moved grids."""
     with errors_to_exit_codes(), show_progress(quiet) as progress:
         offsets = tuple(offset) if offset else None
-        report = wsiseg.seamcheck(
+        check_seams = wsiseg.seamcheck
+        work_begins()
+        report = check_seams(
             slide_or_run,
             slide=slide,
             model=model,
@@ -287,7 +292,9 @@ def export(
                 unread.append(error)
         if unread and not results:
             raise unread[0]
-        for path in wsiseg.export_runs(results, format, to, chosen):
+        export_runs = wsiseg.export_runs
+        work_begins()
+        for path in export_runs(results, format, to, chosen):
             typer.echo(path)
     for reason in unread:
         typer.secho(f"not exported: {reason}", fg="red", err=True)
@@ -303,7 +310,9 @@ def doctor(
     """Check that everything a run needs works here, and say what to do where not."""
     failed = False
     with errors_to_exit_codes():
-        for check in wsiseg.run_checks(out, model):
+        run_checks = wsiseg.run_checks
+        work_begins()
+        for check in run_checks(out, model):
             failed |= not check.ok
             typer.echo(f"{'ok   ' if check.ok else 'FAILS'}  {check.name}: {check.said}")
             if not check.ok:
@@ -335,14 +344,16 @@ def main() -> None:
         # A terminal that cannot show a µ, or a name that is no text, is no reason to stop.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    with ended_by_signals(INTERRUPTED) as came:
+    with ended_by_signals() as came:
         try:
             app()
-        except SystemExit as leaving:
-            # What typer makes of an interruption outside of a command.
-            if came() and leaving.code == BUG:
-                sys.exit(INTERRUPTED)
-            raise
+        except BaseException as error:
+            code = error.code if isinstance(error, SystemExit) else BUG
+            if not came() or code in (DONE, INTERRUPTED):
+                raise
+            # Whatever an interruption becomes, outside of a command or deep in other packages.
+            typer.secho("interrupted; call the same command again to continue", err=True)
+            sys.exit(INTERRUPTED)
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

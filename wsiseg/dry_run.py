@@ -16,7 +16,7 @@ from wsiseg.api import (
     plan_slide,
 )
 from wsiseg.batches import Failed, place_directory
-from wsiseg.cluster import check_worker_count
+from wsiseg.cluster import check_choice
 from wsiseg.errors import WsisegError
 from wsiseg.estimate import Estimate, estimate
 from wsiseg.listing import SlideEntry
@@ -43,6 +43,8 @@ class SlideEstimate:
     estimate: Estimate
     warnings: tuple[str, ...]
     """What is known before any tile runs."""
+    is_of_this_machine: bool = False
+    """The run would be on a cluster, of which the seconds and the memory say nothing."""
 
 
 def estimate_many(
@@ -68,8 +70,7 @@ def estimate_many(
         One per slide, in order; what would be refused is Failed.
     """
     formats = known_formats(formats)
-    if compute.workers is not None:
-        check_worker_count(compute.workers)
+    check_choice(compute.device, compute.workers, compute.memory_gb, compute.cluster)
     entries = entries_of(slides, options)
     share = parse_part(part, os.environ) if isinstance(part, str) else part
     for entry in entries:
@@ -111,4 +112,5 @@ def _estimate(
         mpp_source=plan.scale.source,
         estimate=need,
         warnings=tuple(warning["message"] for warning in warnings),
+        is_of_this_machine=compute.cluster is not None,
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from typing import Any, Literal
 from wsiseg._rates import Interval, Rate, recent_rate
 from wsiseg.claims import disk_now_s, read_claims
 from wsiseg.errors import OutputNotWritable, ResultNotReadable
-from wsiseg.rundir import RunDir
+from wsiseg.rundir import RunDir, is_temporary
 from wsiseg.unfinished import STOPPED, read_record
 
 State = Literal["done", "running", "interrupted", "failed", "left"]
@@ -59,6 +60,8 @@ class BatchStatus:
     """Of the slides that are done."""
     rate: Rate | None
     """Of the slides that were done last; None without any."""
+    unread_lists: tuple[str, ...] = ()
+    """Lists of slides that are damaged, and do not count."""
 
     @property
     def hours_to_go(self) -> float | None:
@@ -100,7 +103,7 @@ def batch_status(out: str | Path) -> BatchStatus:
         If it holds neither runs nor a list of slides.
     """
     folder = Path(out)
-    newest, earlier = _read_lists(folder)
+    newest, earlier, unread = _read_lists(folder)
     runs = dict(_find_runs(folder))
     if not (runs or newest):
         raise ResultNotReadable(
@@ -121,7 +124,7 @@ def batch_status(out: str | Path) -> BatchStatus:
         for place in sorted(listed - runs.keys())
     ]
     found.sort(key=lambda one: one.place)
-    return _sum_up(found, newest, earlier)
+    return replace(_sum_up(found, newest, earlier), unread_lists=unread)
 
 
 def _sum_up(found: Sequence[_SlideState], newest: set[str], earlier: set[str]) -> BatchStatus:
@@ -143,17 +146,33 @@ def _sum_up(found: Sequence[_SlideState], newest: set[str], earlier: set[str]) -
     )
 
 
-def _read_lists(out: Path) -> tuple[set[str], set[str]]:
-    """Return the places of the list that was used last, and those of all others."""
+def _read_lists(out: Path) -> tuple[set[str], set[str], tuple[str, ...]]:
+    """Return the places of the list that was used last, those of all others, and damaged lists."""
     lists: list[tuple[float, set[str]]] = []
-    for path in (out / "batch").glob("slides-*.json"):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            places = set(json.loads(path.read_bytes())["places"])
-            lists.append((path.stat().st_mtime, places))
+    unread: list[str] = []
+    for path in sorted((out / "batch").glob("slides-*.json")):
+        try:
+            lists.append((path.stat().st_mtime, _places(path)))
+        except (OSError, ValueError, RecursionError):
+            unread.append(f"batch/{path.name}")
     lists.sort(key=lambda one: one[0])
-    if not lists:
-        return set(), set()
-    return lists[-1][1], set().union(*(places for _, places in lists[:-1]))
+    newest = lists[-1][1] if lists else set()
+    return newest, set().union(*(places for _, places in lists[:-1])), tuple(unread)
+
+
+def _places(path: Path) -> set[str]:
+    """Return the places of a list.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it cannot be read, or is damaged.
+    """
+    said = json.loads(path.read_bytes())
+    places = said.get("places") if isinstance(said, dict) else None
+    if not isinstance(places, list) or not all(isinstance(place, str) for place in places):
+        raise ValueError(f"{path.name} is no list of places")
+    return set(places)
 
 
 def _find_runs(out: Path) -> Iterator[tuple[str, Path]]:
@@ -163,7 +182,7 @@ def _find_runs(out: Path) -> Iterator[tuple[str, Path]]:
         place, folder = waiting.pop()
         with suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
+                if not entry.is_dir(follow_symlinks=False) or is_temporary(Path(entry.name)):
                     continue
                 if entry.name.endswith(_SUFFIX):
                     yield str(place / entry.name.removesuffix(_SUFFIX)), Path(entry.path)
@@ -175,9 +194,13 @@ def _state(place: str, path: Path, is_claimed: bool, is_listed: bool, now_s: flo
     """Return how far a slide is that was begun."""
     folder = RunDir(path)
     try:
-        record = _read_done(folder.run_json) or read_record(folder) or {}
+        record = _read_done(folder.run_json) or read_record(folder)
     except OutputNotWritable as unread:
         return _SlideState(place, "failed", str(unread))
+    if record is None:
+        if folder.run_json.exists():
+            return _not_readable(place, "it is no JSON of a run")
+        record = {}
     status, error = record.get("status"), record.get("error")
     if status == "done":
         return _done(place, record)
@@ -213,16 +236,28 @@ def _read_done(run_json: Path) -> dict[str, Any] | None:
     return {"status": "done", **found}
 
 
+def _not_readable(place: str, why: str) -> _SlideState:
+    return _SlideState(
+        place,
+        "failed",
+        f"not readable: run.json is damaged: {why}; segment the slide again with --overwrite",
+    )
+
+
 def _done(place: str, record: Mapping[str, Any]) -> _SlideState:
     interval = None
-    area_mm2 = float(record.get("analysed_mm2") or 0.0)
-    with suppress(KeyError, TypeError, ValueError):
+    n_cells, area_mm2 = record.get("n_cells"), record.get("analysed_mm2")
+    if not isinstance(n_cells, int) or isinstance(n_cells, bool):
+        return _not_readable(place, f"n_cells is {n_cells!r}")
+    if not isinstance(area_mm2, int | float) or not math.isfinite(area_mm2):
+        return _not_readable(place, f"analysed_mm2 is {area_mm2!r}")
+    with suppress(KeyError, TypeError, ValueError, OverflowError, OSError):
         start, end = (
             datetime.fromisoformat(record[name]).timestamp()
             for name in ("started_utc", "finished_utc")
         )
         interval = Interval(start, max(start, end), area_mm2)
-    return _SlideState(place, "done", "", int(record.get("n_cells") or 0), area_mm2, interval)
+    return _SlideState(place, "done", "", n_cells, float(area_mm2), interval)
 
 
 def _has_news(folder: RunDir, now_s: float) -> bool:

@@ -98,6 +98,8 @@ def status_rows(status: BatchStatus) -> list[dict[str, Any]]:
 def print_status(status: BatchStatus) -> None:
     """Print how far a batch is, and which slides failed and why."""
     print_table(status_rows(status))
+    for name in status.unread_lists:
+        typer.echo(f"not counted: {name} is damaged; the next call of the batch lists its slides")
     for failure in status.failed[:_MOST_REASONS]:
         typer.echo(f"failed: {failure.place}: {failure.reason}")
     if len(status.failed) > _MOST_REASONS:
@@ -207,13 +209,18 @@ def estimate_rows(estimates: Sequence[SlideEstimate]) -> list[dict[str, Any]]:
             "tiles": one.estimate.n_tiles,
             "of them done": one.estimate.n_done,
             "minutes": one.estimate.seconds / 60,
-            "minutes are": "guessed" if one.estimate.is_guess else "measured",
+            "minutes are": _minutes_are(one),
             "disk MB": one.estimate.disk_bytes / 1e6,
             "while running MB": one.estimate.work_bytes / 1e6,
             "memory MB": one.estimate.peak_memory_mb,
         }
         for one in estimates
     ]
+
+
+def _minutes_are(one: SlideEstimate) -> str:
+    how = "guessed" if one.estimate.is_guess else "measured"
+    return f"{how}, of this machine alone" if one.is_of_this_machine else how
 
 
 def print_seams(report: SeamReport) -> None:

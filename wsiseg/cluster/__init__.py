@@ -1,7 +1,7 @@
 """Slides and their tiles on Dask workers: of this machine, of a running cluster, of a queue."""
 
 from wsiseg.cluster.checks import check_cluster, check_workers, client_address
-from wsiseg.cluster.choice import choose_workers, refuse_own_workers
+from wsiseg.cluster.choice import check_choice, choose_workers, refuse_own_workers
 from wsiseg.cluster.connect import (
     cluster_client,
     device_kind,
@@ -16,6 +16,7 @@ __all__ = [
     "ClusterNeeds",
     "ClusterOptions",
     "SlidesOnDask",
+    "check_choice",
     "check_cluster",
     "check_cluster_name",
     "check_worker_count",

@@ -58,7 +58,10 @@ def read_queue(path: Path) -> Queue:
     ------
     UsageError
         If it cannot be read, lacks something, or says what is not known.
+    MissingDependency
+        If Dask is not installed.
     """
+    import_distributed()  # says what to install, where it is not
     import yaml  # comes with dask
 
     try:

@@ -113,7 +113,7 @@ def worker_options(where: ClusterOptions) -> list[dict[str, Any]]:
     n_workers = len(where.gpus) or where.workers or 1
     common = {
         "memory_limit": memory_limit_bytes(n_workers, where.memory_gb),
-        "silence_logs": logging.ERROR,
+        "silence_logs": logging.CRITICAL,
         # By its file: as a module it would import all of wsiseg before the worker reports.
         "preload": [str(Path(__file__).with_name("preload.py"))],
     }

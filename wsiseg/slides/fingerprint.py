@@ -7,6 +7,8 @@ from pathlib import Path
 
 _BLOCK_BYTES = 2**18
 _N_BLOCKS = 1024
+HAMAMATSU_SUFFIXES = frozenset({".vms", ".vmu"})
+"""Slides that are a text file, which names JPEG or raw files beside it."""
 
 
 def fingerprint(*paths: Path) -> str:
@@ -53,10 +55,22 @@ def _companions(path: Path) -> list[Path]:
     if suffix == ".mrxs":
         # MIRAX: the pixels are in a folder of the slide's name (without the suffix).
         return sorted(file for file in path.with_suffix("").rglob("*") if file.is_file())
-    if suffix in {".vms", ".vmu"}:
-        # Hamamatsu: an INI file whose values are names of files beside it.
-        lines = path.read_text("utf-8", "replace").splitlines()
-        values = {line.partition("=")[2].strip() for line in lines} - {""}
-        named = (path.parent / value for value in values if Path(value).name == value)
+    if suffix in HAMAMATSU_SUFFIXES:
+        named = (path.parent / name for name in named_in_hamamatsu(path))
         return sorted(file for file in named if file.is_file() and file != path)
     return []
+
+
+def named_in_hamamatsu(path: Path) -> set[str]:
+    """Return what may be names of the files that a VMS or VMU slide is made of.
+
+    It is an INI file, and some of its values are names of files beside it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    lines = path.read_text("utf-8", "replace").splitlines()
+    values = {line.partition("=")[2].strip() for line in lines} - {""}
+    return {value for value in values if Path(value).name == value}
