@@ -370,6 +370,7 @@ def test_the_cards_precision_is_the_default(monkeypatch: pytest.MonkeyPatch) -> 
     assert choose_numerics(CARD, "auto", None, None) == Numerics("cpu", "bfloat16", 1)
     assert choose_numerics(CARD, "cpu", "bfloat16", 3) == Numerics("cpu", "bfloat16", 3)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert choose_numerics(CARD, "auto", None, None) == Numerics("cuda", "float16", 8)
     assert choose_numerics(CARD, "cpu", None, None) == Numerics("cpu", "bfloat16", 1)
 

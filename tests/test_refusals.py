@@ -352,8 +352,17 @@ def test_a_refusal_as_the_user_sees_it(inputs: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "wsiseg", "segment", "many", "-o", "out", *MPP]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 3
+    names = names_in(tmp_path / "many")
     lines = done.stderr.splitlines()
-    assert [line.split(":")[1].strip() for line in lines] == names_in(tmp_path / "many")
-    assert all(line.startswith("failed: ") for line in lines)
+    last = [line.split(":")[1].strip() for line in lines if line.startswith("failed: ")]
+    assert last == names
+    others = [line for line in lines if not line.startswith("failed: ")]
+    assert all(line.startswith("slides: ") or ": failed: " in line for line in others)
+    assert [line.split(":")[0] for line in others if ": failed: " in line] == names
     assert done.stdout == ""
-    assert not (tmp_path / "out").exists()
+    # Of a batch the reasons stay, and nothing else.
+    left = {path.relative_to(tmp_path / "out").parts[0] for path in (tmp_path / "out").rglob("*")}
+    assert left == {"batch", *(f"{name}.wsiseg" for name in names)}
+    for name in names:
+        record = json.loads((tmp_path / "out" / f"{name}.wsiseg" / "run.json").read_text())
+        assert record["status"] == "failed"

@@ -581,6 +581,10 @@ def test_areas_are_those_of_the_slow_twin(
     shape = (frame.height_px, frame.width_px)
     mask = np.random.default_rng(seed).random(shape) < share
     expected = slow_area_px2(geometry, mask, frame, slide_px)
+    # On slivers thinner than rounding GEOS contradicts itself: pieces of more than the whole.
+    whole = shapely.intersection(geometry, shapely.box(0, 0, *slide_px)).area
+    pieces = slow_area_px2(geometry, np.ones(shape, np.bool_), frame, slide_px)
+    assume(pieces == pytest.approx(whole, rel=1e-9, abs=1e-7))
     assert area_px2(geometry, mask, frame, slide_px) == pytest.approx(expected, rel=1e-9, abs=1e-7)
 
 
