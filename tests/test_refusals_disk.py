@@ -150,9 +150,9 @@ def test_disks_that_are_really_full(
 INTERRUPTIBLE = """
     from refused import STAND_IN
     from dataclasses import replace
-    from wsiseg import api
+    from wsiseg import api, many
     from wsiseg.cli import app
-    api.load_model = lambda name: replace(STAND_IN, pause_s=0.5)
+    api.load_model = many.load_model = lambda name: replace(STAND_IN, pause_s=0.5)
     app()
 """
 
