@@ -43,7 +43,7 @@ from wsiseg.records import Tile
 from wsiseg.results import Result, open_result
 from wsiseg.rundir import (
     RunDir,
-    read_tile_report,
+    read_finished_report,
 )
 from wsiseg.runners import TileRunner
 from wsiseg.side_files import (
@@ -341,9 +341,7 @@ def _done_before(plan: RunPlan, folder: RunDir) -> Iterator[tuple[Tile, dict[str
     """Yield each tile with the report an earlier call has left, None without a valid one."""
 
     def read(tile: Tile) -> dict[str, Any] | None:
-        report = read_tile_report(folder.tile_file(tile), plan.run_key)
-        # A tile that was left out is tried again: the disk may have been to blame.
-        return None if report is None or "unreadable" in report else report
+        return read_finished_report(folder.tile_file(tile), plan.run_key)
 
     tiles = [tile for tile, _ in plan.tiles]
     with ThreadPoolExecutor(cores(), "wsiseg-check") as readers:

@@ -336,6 +336,15 @@ def read_tile_report(path: Path, run_key: str) -> dict[str, Any] | None:
     return None if read is None else dict(json.loads(read[1]["report"]))
 
 
+def read_finished_report(path: Path, run_key: str) -> dict[str, Any] | None:
+    """Return the report of a tile that needs not run again, None of every other.
+
+    A tile that was left out is tried again: the disk may have been to blame.
+    """
+    report = read_tile_report(path, run_key)
+    return None if report is None or "unreadable" in report else report
+
+
 def read_tile_file(path: Path, run_key: str, tile: Tile) -> TileInstances | None:
     """Return what a tile handed over, None unless the file is whole and of this run."""
     read = _read_checked(path, run_key)

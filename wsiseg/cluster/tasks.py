@@ -18,7 +18,7 @@ from wsiseg.models import MapsModel
 from wsiseg.models.loaded import LoadedOnce
 from wsiseg.predict import TileJob, TileProcessor, TileReport
 from wsiseg.records import Tile
-from wsiseg.rundir import RunDir, read_tile_report
+from wsiseg.rundir import RunDir, read_finished_report
 from wsiseg.worker_needs import (
     PROCESS,
     ClusterNeeds,
@@ -90,8 +90,8 @@ def run_batch(packed: bytes, tiles: Sequence[Tile]) -> list[TileReport]:
     has left out are tried again.
     """
     folder, run_key, processor = _loaded(packed)
-    found = [read_tile_report(folder.tile_file(tile), run_key) for tile in tiles]
-    there = [report for report in found if report is not None and "unreadable" not in report]
+    found = [read_finished_report(folder.tile_file(tile), run_key) for tile in tiles]
+    there = [report for report in found if report is not None]
     return there if len(there) == len(tiles) else processor.run(tiles)
 
 
