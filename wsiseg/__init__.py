@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from wsiseg.models import list_models, load_model
     from wsiseg.parts import Part, parse_part
     from wsiseg.plan import PlanOptions
+    from wsiseg.queries import Query, open_query, query
     from wsiseg.regions import Region, read_regions
     from wsiseg.results import Result, find_results, open_result
     from wsiseg.scale import ScaleOptions
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from wsiseg.slides import Slide, SlideInfo, open_slide
     from wsiseg.stats import region_stats, slide_stats
     from wsiseg.status import BatchStatus, batch_status
+    from wsiseg.table_files import write_table
     from wsiseg.tissue import TissueOptions
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "Failed",
     "Part",
     "PlanOptions",
+    "Query",
     "Region",
     "Result",
     "ScaleOptions",
@@ -56,9 +59,11 @@ __all__ = [
     "list_models",
     "list_slides",
     "load_model",
+    "open_query",
     "open_result",
     "open_slide",
     "parse_part",
+    "query",
     "read_regions",
     "region_stats",
     "run_checks",
@@ -67,6 +72,7 @@ __all__ = [
     "segment",
     "segment_many",
     "slide_stats",
+    "write_table",
 ]
 
 _HOME = {
@@ -76,6 +82,7 @@ _HOME = {
     "Failed": "batches",
     "Part": "parts",
     "PlanOptions": "plan",
+    "Query": "queries",
     "Region": "regions",
     "Result": "results",
     "ScaleOptions": "scale",
@@ -94,9 +101,11 @@ _HOME = {
     "list_models": "models",
     "list_slides": "listing",
     "load_model": "models",
+    "open_query": "queries",
     "open_result": "results",
     "open_slide": "slides",
     "parse_part": "parts",
+    "query": "queries",
     "read_regions": "regions",
     "region_stats": "stats",
     "run_checks": "doctor",
@@ -105,6 +114,7 @@ _HOME = {
     "segment": "api",
     "segment_many": "many",
     "slide_stats": "stats",
+    "write_table": "table_files",
 }
 
 

@@ -22,6 +22,7 @@ from wsiseg._cli_exit import (
     tell_failed,
     tell_where,
 )
+from wsiseg._cli_query import query
 from wsiseg._cli_options import (
     BatchOption,
     ClusterOption,
@@ -336,6 +337,9 @@ def models() -> None:
                 for card in wsiseg.list_models()
             ]
         )
+
+
+app.command()(query)
 
 
 def main() -> None:
