@@ -141,9 +141,7 @@ def write_cells(folder: Path, rng: np.random.Generator, x_um: Any, y_um: Any) ->
         **float32,
     }
     columns = [
-        pa.array(given[field.name], field.type)
-        if field.name in given
-        else pa.nulls(n, field.type)
+        pa.array(given[field.name], field.type) if field.name in given else pa.nulls(n, field.type)
         for field in CELLS_SCHEMA
     ]
     table = pa.Table.from_arrays(columns, schema=CELLS_SCHEMA)

@@ -168,9 +168,7 @@ def summarise(
     }
 
 
-def rates(
-    images: list[dict[str, Any]], key: str, class_names: tuple[str, ...]
-) -> dict[str, float]:
+def rates(images: list[dict[str, Any]], key: str, class_names: tuple[str, ...]) -> dict[str, float]:
     """Return counts over area of each class, and of all."""
     total: Counter[str] = sum((image[key] for image in images), Counter())
     mm2 = sum(image["mm2"] for image in images)

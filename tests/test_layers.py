@@ -26,18 +26,20 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("records", "plugins"),
     (
         *("scale", "choosing", "tissue", "ink", "stain", "quality", "tiles", "decode", "stitch"),
-        *("outlines", "measure", "identity"),
+        *("outlines", "measure", "identity", "intervals"),
+        *("analysed", "detection", "cohort_metadata", "table_files"),
         *("rundir", "regions", "cell_table", "listing", "machine", "stopwatch"),
         *("parts", "claims", "unfinished"),
         *("slides/", "models/", "exporters/"),
     ),
     (
         *("models/hovernet", "models/device", "predict", "first_look", "results", "stats"),
-        *("status", "worker_needs", "pictures", "testing/"),
+        *("status", "worker_needs", "pictures", "testing/", "mixing", "densest", "within"),
     ),
     (
         *("plan", "assemble", "side_files", "manifest", "runners", "pipeline"),
-        *("exporting", "finished", "queries"),
+        *("exporting", "finished", "run_choice", "queries", "counting", "cohort", "comparison"),
+        "each_run",
         *("training/", "evaluation/"),
     ),
     ("batches", "cluster/", "estimate"),
@@ -50,14 +52,16 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 
 PURE = (
     *("geometry", "records", "scale", "choosing", "tissue", "ink", "stain", "quality", "tiles"),
-    *("decode", "stitch", "outlines", "measure", "identity"),
+    *("decode", "stitch", "outlines", "measure", "identity", "intervals"),
 )
 """Modules that compute and touch no file."""
 
 PART_OF = {
     "_arrivals": "pipeline",
+    "_cli_answers": "cli",
     "_cli_exit": "cli",
     "_cli_options": "cli",
+    "_cli_query": "cli",
     "_crops": "pictures",
     "_disk_need": "estimate",
     "_drawing": "pictures",
@@ -73,6 +77,9 @@ PART_OF = {
     "_quality_fold": "quality",
     "_quality_records": "quality",
     "_quality_slide": "quality",
+    "_query_columns": "queries",
+    "_query_guard": "queries",
+    "_query_tables": "queries",
     "_rates": "status",
     "_regions_index": "regions",
     "_regions_json": "regions",

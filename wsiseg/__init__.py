@@ -12,13 +12,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wsiseg.api import ComputeOptions, segment
     from wsiseg.batches import Done, Failed
+    from wsiseg.cohort import Answer, cohort_stats
+    from wsiseg.comparison import compare_groups
     from wsiseg.demo import run_demo
+    from wsiseg.densest import densest_squares
     from wsiseg.doctor import run_checks
     from wsiseg.dry_run import SlideEstimate, estimate_many
+    from wsiseg.each_run import ask_each
     from wsiseg.errors import WsisegError
     from wsiseg.exporting import export_runs
     from wsiseg.listing import SlideEntry, list_slides
     from wsiseg.many import segment_many
+    from wsiseg.mixing import class_mixing
     from wsiseg.models import list_models, load_model
     from wsiseg.parts import Part, parse_part
     from wsiseg.plan import PlanOptions
@@ -32,8 +37,10 @@ if TYPE_CHECKING:
     from wsiseg.status import BatchStatus, batch_status
     from wsiseg.table_files import write_table
     from wsiseg.tissue import TissueOptions
+    from wsiseg.within import stats_within
 
 __all__ = [
+    "Answer",
     "BatchStatus",
     "ComputeOptions",
     "Done",
@@ -52,7 +59,12 @@ __all__ = [
     "SlideInfo",
     "TissueOptions",
     "WsisegError",
+    "ask_each",
     "batch_status",
+    "class_mixing",
+    "cohort_stats",
+    "compare_groups",
+    "densest_squares",
     "estimate_many",
     "export_runs",
     "find_results",
@@ -72,10 +84,12 @@ __all__ = [
     "segment",
     "segment_many",
     "slide_stats",
+    "stats_within",
     "write_table",
 ]
 
 _HOME = {
+    "Answer": "cohort",
     "BatchStatus": "status",
     "ComputeOptions": "api",
     "Done": "batches",
@@ -94,7 +108,12 @@ _HOME = {
     "SlideInfo": "slides",
     "TissueOptions": "tissue",
     "WsisegError": "errors",
+    "ask_each": "each_run",
     "batch_status": "status",
+    "class_mixing": "mixing",
+    "cohort_stats": "cohort",
+    "compare_groups": "comparison",
+    "densest_squares": "densest",
     "estimate_many": "dry_run",
     "export_runs": "exporting",
     "find_results": "results",
@@ -114,6 +133,7 @@ _HOME = {
     "segment": "api",
     "segment_many": "many",
     "slide_stats": "stats",
+    "stats_within": "within",
     "write_table": "table_files",
 }
 

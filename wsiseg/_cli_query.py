@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import wsiseg
+from wsiseg._cli_answers import (
+    comparison_rows,
+    count_rows,
+    mixing_rows,
+    square_rows,
+)
 from wsiseg._cli_exit import DONE, SOME_FAILED, errors_to_exit_codes
+from wsiseg._cli_options import RoiOriginName, RoiOriginOption, RunsArgument
 from wsiseg.errors import UsageError, WsisegError
 from wsiseg.terminal import print_answer
 
@@ -82,7 +90,7 @@ def _runs_and_sql(asked: Sequence[str]) -> tuple[list[str], str]:
     *runs, sql = asked
     if not runs or (sql != "-" and Path(sql).exists()):
         raise UsageError(
-            f'{asked[-1]!r} is no SELECT; runs and then one SELECT in quotes are needed: wsiseg '
+            f"{asked[-1]!r} is no SELECT; runs and then one SELECT in quotes are needed: wsiseg "
             'query results/ "SELECT slide, n_cells FROM slides" (--tables says what there is)'
         )
     return runs, typer.get_text_stream("stdin").read() if sql == "-" else sql
@@ -112,7 +120,7 @@ def give_answer(
         chosen = None if answer_format is None else answer_format.value
         wsiseg.write_table(answer, Path("-") if to is None else to, chosen)
     elif to is not None and str(to) != "-":
-        raise UsageError(f"a table to look at is not for a file; --format csv, json or parquet")
+        raise UsageError("a table to look at is not for a file; --format csv, json or parquet")
     else:
         print_answer(answer, rows, shown)
 
@@ -124,3 +132,84 @@ def leave(notes: Sequence[str], unread: Sequence[WsisegError]) -> None:
     for reason in unread:
         typer.secho(f"not counted: {reason}", fg="red", err=True)
     raise typer.Exit(SOME_FAILED if unread else DONE)
+
+
+def stats(
+    runs: RunsArgument,
+    by: Annotated[
+        str,
+        typer.Option(help="slide, region, or columns of --metadata, separated by commas."),
+    ] = "slide",
+    metadata: Annotated[
+        Path | None, typer.Option(help="CSV with a column slide: what is known of each slide.")
+    ] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(help="Column of what is independent; else patient, if there is one."),
+    ] = None,
+    compare: Annotated[
+        str | None, typer.Option(help="Compare the groups that this column names.")
+    ] = None,
+    within: Annotated[
+        Path | None, typer.Option(help="Count in these regions: GeoJSON from QuPath, one run.")
+    ] = None,
+    roi_origin: RoiOriginOption = RoiOriginName.auto,
+    densest: Annotated[
+        float | None, typer.Option(help="Find the square of so many mm² with the most nuclei.")
+    ] = None,
+    mixing: Annotated[
+        bool, typer.Option("--mixing", help="Say which classes are nearest neighbours.")
+    ] = False,
+    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
+    model: RunModelOption = None,
+    classes: VersionOption = None,
+    format: AnswerFormatOption = None,  # noqa: A002
+    to: ToOption = None,
+    rows: RowsOption = 0,
+) -> None:
+    """Count nuclei per slide, region or group and class, zeros included."""
+    with errors_to_exit_codes():
+        _refuse_two(
+            {"--compare": compare, "--within": within, "--densest": densest, "--mixing": mixing}
+        )
+        which: dict[str, Any] = {"model": model, "classes": classes}
+        show = count_rows
+        if compare is not None:
+            if metadata is None:
+                raise UsageError("--compare needs --metadata: a CSV that names each slide's group")
+            answer = wsiseg.compare_groups(
+                runs, compare, metadata, unit=unit, confidence=confidence, **which
+            )
+            show = comparison_rows
+        elif within is not None:
+            answer = _within(runs, within, roi_origin, which)
+        elif densest is not None:
+            answer = wsiseg.ask_each(runs, partial(wsiseg.densest_squares, mm2=densest), **which)
+            show = square_rows
+        elif mixing:
+            answer = wsiseg.ask_each(runs, wsiseg.class_mixing, **which)
+            show = mixing_rows
+        else:
+            answer = wsiseg.cohort_stats(
+                runs, by=by, metadata=metadata, unit=unit, confidence=confidence, **which
+            )
+        give_answer(answer.table, format, to, rows, show(answer.table.to_pylist()))
+    leave(answer.notes, answer.unread)
+
+
+def _refuse_two(given: Mapping[str, Any]) -> None:
+    named = [name for name, value in given.items() if value not in (None, False)]
+    if len(named) > 1:
+        raise UsageError(f"{' and '.join(named)} are different questions; ask one at a time")
+
+
+def _within(
+    runs: Sequence[Path], regions: Path, origin: RoiOriginName, which: Mapping[str, Any]
+) -> wsiseg.Answer:
+    found = wsiseg.find_results(runs)
+    if len(found) != 1:
+        raise UsageError(
+            f"--within is about the regions of one slide, but there are {len(found)} runs"
+        )
+    ask = partial(wsiseg.stats_within, regions=regions, roi_origin=origin.value)
+    return wsiseg.ask_each(runs, ask, **which)

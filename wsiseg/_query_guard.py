@@ -19,15 +19,13 @@ if TYPE_CHECKING:
 TABLE_FUNCTIONS = ("generate_series", "range", "repeat", "unnest", "json_each")
 """The only functions that may stand for a table."""
 _READING_NODES = ("SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE")
-_FORBIDDEN_FUNCTIONS = ("current_setting", "getenv", "getvariable", "nextval", "currval") + (
-    *("sleep_ms", "write_log", "json_execute_serialized_sql", "current_query"),
-    *("add_parquet_key",),
+_FORBIDDEN_FUNCTIONS = (
+    *("current_setting", "getenv", "getvariable", "nextval", "currval", "current_query"),
+    *("sleep_ms", "write_log", "json_execute_serialized_sql", "add_parquet_key"),
 )
 
 
-def check_select(
-    connection: DuckDBPyConnection, sql: str, tables: Collection[str]
-) -> Any:
+def check_select(connection: DuckDBPyConnection, sql: str, tables: Collection[str]) -> Any:
     """Return a statement's tree; raise UsageError unless it only reads the tables.
 
     Parameters

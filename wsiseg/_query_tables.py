@@ -88,9 +88,7 @@ def _make_view(
     connection: DuckDBPyConnection, name: str, paths: Sequence[str], versions: Sequence[str]
 ) -> None:
     if not paths and name == "features":
-        connection.execute(
-            "CREATE TABLE features (slide VARCHAR, model VARCHAR, cell_id UINTEGER)"
-        )
+        connection.execute("CREATE TABLE features (slide VARCHAR, model VARCHAR, cell_id UINTEGER)")
         return
     if not paths:
         raise ResultNotReadable(
@@ -114,7 +112,7 @@ def files_without(
     connection: DuckDBPyConnection, paths: Mapping[str, Sequence[str]]
 ) -> dict[tuple[str, str], int]:
     """Return how many files lack a column that others have, by table and column."""
-    lacking = {}
+    lacking: dict[tuple[str, str], int] = {}
     for name in FILES:
         if not paths[name]:
             continue

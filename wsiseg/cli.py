@@ -22,7 +22,6 @@ from wsiseg._cli_exit import (
     tell_failed,
     tell_where,
 )
-from wsiseg._cli_query import query
 from wsiseg._cli_options import (
     BatchOption,
     ClusterOption,
@@ -31,7 +30,6 @@ from wsiseg._cli_options import (
     ForceScale,
     FormatOption,
     FromObjective,
-    Grouping,
     MemoryOption,
     ModelOption,
     MppOption,
@@ -52,6 +50,7 @@ from wsiseg._cli_options import (
     TissueOption,
     WorkersOption,
 )
+from wsiseg._cli_query import query, stats
 from wsiseg.errors import ResultNotReadable, WsisegError
 from wsiseg.signals import INTERRUPTED, ended_by_signals, work_begins
 from wsiseg.terminal import (
@@ -216,29 +215,6 @@ def info(slide: Path, reader: ReaderOption = None) -> None:
 
 
 @app.command()
-def stats(
-    runs: RunsArgument,
-    by: Annotated[Grouping, typer.Option(help="slide, or each region of interest.")] = (
-        Grouping.slide
-    ),
-) -> None:
-    """Count cells per slide (and region) and class, zeros included."""
-    with errors_to_exit_codes():
-        results, unread = [], []
-        for path in wsiseg.find_results(runs):
-            try:
-                results.append(wsiseg.open_result(path))
-            except WsisegError as error:
-                unread.append(error)
-        count = wsiseg.region_stats if by is Grouping.region else wsiseg.slide_stats
-        print_table(count(results).to_pylist())
-    for reason in unread:
-        typer.secho(f"not counted: {reason}", fg="red", err=True)
-    if unread:
-        raise typer.Exit(SOME_FAILED)
-
-
-@app.command()
 def status(
     out: Annotated[Path, typer.Argument(help="The folder that --out named.")],
     json: Annotated[
@@ -340,6 +316,7 @@ def models() -> None:
 
 
 app.command()(query)
+app.command()(stats)
 
 
 def main() -> None:

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
 """How often an interval is meant to hold the truth."""
-LEAST_REACH_TILES = 2
-"""Tiles up to so far apart are taken to be alike, on larger slides a quarter of their width."""
+REACH_SHARE = 0.25
+"""Tiles are taken to be alike up to this share of the side of a square of as many tiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +93,9 @@ def density_of_tiles(
     """Return the interval of Σn / Σarea over the tiles of one slide.
 
     Tiles that lie near each other may be alike: products of their residuals count, with weights
-    that fall with the distance in either direction.  They reach over two tiles, or a quarter of
-    the side of a square of as many tiles.  The degrees of freedom are those of as many blocks of
-    that reach as the area would fill.
+    that fall with the distance in either direction.  They reach over a quarter of the side of a
+    square of as many tiles.  The degrees of freedom are those of as many blocks of that reach as
+    the area would fill.
 
     Parameters
     ----------
@@ -113,9 +113,10 @@ def density_of_tiles(
     """
     total, area = float(n.sum()), float(area_mm2.sum())
     n_tiles = _effective_tiles(area_mm2)
-    reach = max(LEAST_REACH_TILES, round(math.sqrt(n_tiles) / 4))
+    # At least two blocks of that reach are needed to see how they differ.
+    reach = min(math.ceil(REACH_SHARE * math.sqrt(n_tiles)), math.floor(math.sqrt(n_tiles / 2)) - 1)
     degrees = n_tiles / (reach + 1) ** 2 - 1
-    if area <= 0 or degrees < 1:
+    if area <= 0 or reach < 1:
         return UNKNOWN
     if total == 0:
         return _of_none(area, confidence)
@@ -233,11 +234,11 @@ def _variance_of_sum(residual: NDArray[np.float64], reach: int) -> float:
             ]
             there = residual[max(0, down) :, max(0, right) :][: here.shape[0], : here.shape[1]]
             total += weight * float((here * there).sum())
-    return total
+    return float(total)
 
 
 def _effective_tiles(area_mm2: NDArray[np.float64]) -> float:
-    """Return how many equal tiles carry as much as these: Σa² weighs those that are mostly empty."""
+    """Return how many equal tiles would carry as much: mostly empty ones weigh little."""
     squares = float((area_mm2**2).sum())
     return float(area_mm2.sum()) ** 2 / squares if squares > 0 else 0.0
 

@@ -1,4 +1,4 @@
-"""Which runs are asked, and what each is called: those of one model, with one version of classes."""
+"""Which runs are asked, and what each is called: runs of one model, with one set of classes."""
 
 from __future__ import annotations
 

@@ -71,8 +71,9 @@ def print_answer(
         return
     print_table([{name: _short(value) for name, value in row.items()} for row in rows])
     if n < answer.num_rows:
-        typer.echo(f"… and {answer.num_rows - n:,} more rows; --rows 0 prints all, --to FILE "
-        "writes them")
+        typer.echo(
+            f"… and {answer.num_rows - n:,} more rows; --rows 0 prints all, --to FILE writes them"
+        )
 
 
 def _short(value: Any) -> Any:
