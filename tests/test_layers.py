@@ -26,7 +26,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("records", "plugins"),
     (
         *("scale", "choosing", "tissue", "ink", "stain", "quality", "tiles", "decode", "stitch"),
-        *("outlines", "measure", "identity"),
+        *("outlines", "measure", "densities", "texture", "features", "neighbours", "identity"),
         *("rundir", "regions", "cell_table", "listing", "machine", "stopwatch"),
         *("parts", "claims", "unfinished"),
         *("slides/", "models/", "exporters/"),
@@ -50,7 +50,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 
 PURE = (
     *("geometry", "records", "scale", "choosing", "tissue", "ink", "stain", "quality", "tiles"),
-    *("decode", "stitch", "outlines", "measure", "identity"),
+    *("decode", "stitch", "outlines", "measure", "densities", "texture", "features"),
+    *("neighbours", "identity"),
 )
 """Modules that compute and touch no file."""
 
@@ -61,6 +62,7 @@ PART_OF = {
     "_crops": "pictures",
     "_disk_need": "estimate",
     "_drawing": "pictures",
+    "_feature_rows": "assemble",
     "_flood": "decode",
     "_folder_search": "listing",
     "_label_runs": "decode",
@@ -105,6 +107,7 @@ PART_OF = {
     "exporters/_ngff": "exporters/ome_zarr",
     "exporters/_ome_zarr_older": "exporters/ome_zarr",
     "exporters/_paint": "exporters/ome_zarr",
+    "exporters/_row_groups": "exporters/",
     "exporters/_shards": "exporters/ome_zarr",
     "models/_bands": "models/hovernet",
     "models/_encoder": "models/hovernet",
