@@ -39,9 +39,9 @@ from wsiseg.training.labels import LabelledImage, read_folder
 MPP = 0.25
 RADIUS_UM = 3.0
 DEFINITION = (
-    "per_mm2: nuclei found on held-back images whose centroid lies on no annotated nucleus, nor has "
-    f"one's centroid within {RADIUS_UM:g} µm as its one partner (smallest sum of distances), over "
-    "the images' whole area; unpaired: those without a partner; of_other_class: those whose "
+    "per_mm2: nuclei found on held-back images whose centroid lies on no annotated nucleus, nor "
+    f"has one's centroid within {RADIUS_UM:g} µm as its one partner (smallest sum of distances), "
+    "over the images' whole area; unpaired: those without a partner; of_other_class: those whose "
     "partner is of another class, where classes are known"
 )
 

@@ -26,9 +26,10 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("records", "plugins"),
     (
         *("scale", "choosing", "tissue", "ink", "stain", "quality", "tiles", "decode", "stitch"),
-        *("outlines", "measure", "identity", "intervals"),
-        *("analysed", "detection", "cohort_metadata", "table_files"),
-        *("rundir", "regions", "cell_table", "listing", "machine", "stopwatch"),
+        *("outlines", "measure", "identity", "rundir", "regions", "cell_table"),
+        *("class_versions", "listing", "machine", "stopwatch", "densities"),
+        *("texture", "features", "neighbours", "intervals", "analysed", "detection"),
+        *("cohort_metadata", "table_files"),
         *("parts", "claims", "unfinished"),
         *("slides/", "models/", "exporters/"),
     ),
@@ -52,12 +53,14 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 
 PURE = (
     *("geometry", "records", "scale", "choosing", "tissue", "ink", "stain", "quality", "tiles"),
-    *("decode", "stitch", "outlines", "measure", "identity", "intervals"),
+    *("decode", "stitch", "outlines", "measure", "densities", "texture", "features"),
+    *("neighbours", "identity", "intervals"),
 )
 """Modules that compute and touch no file."""
 
 PART_OF = {
     "_arrivals": "pipeline",
+    "_cell_files": "cell_table",
     "_cli_answers": "cli",
     "_cli_exit": "cli",
     "_cli_options": "cli",
@@ -65,6 +68,7 @@ PART_OF = {
     "_crops": "pictures",
     "_disk_need": "estimate",
     "_drawing": "pictures",
+    "_feature_rows": "assemble",
     "_flood": "decode",
     "_folder_search": "listing",
     "_label_runs": "decode",
@@ -88,6 +92,7 @@ PART_OF = {
     "_regions_types": "regions",
     "_run_overlaps": "stitch",
     "_run_record": "results",
+    "_run_search": "results",
     "_run_folder": "pipeline",
     "_seam_cells": "seam_check",
     "_seam_compare": "seam_check",
@@ -112,6 +117,7 @@ PART_OF = {
     "exporters/_ngff": "exporters/ome_zarr",
     "exporters/_ome_zarr_older": "exporters/ome_zarr",
     "exporters/_paint": "exporters/ome_zarr",
+    "exporters/_row_groups": "exporters/",
     "exporters/_shards": "exporters/ome_zarr",
     "models/_bands": "models/hovernet",
     "models/_encoder": "models/hovernet",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -88,10 +89,12 @@ def query(
 def _runs_and_sql(asked: Sequence[str]) -> tuple[list[str], str]:
     """Return where to look, and what is asked: the last argument."""
     *runs, sql = asked
-    if not runs or (sql != "-" and Path(sql).exists()):
+    # Path.exists() raises an error for a name that is too long, as a query mostly is.
+    if not runs or (sql != "-" and os.path.exists(sql)):  # noqa: PTH110
+        example = 'wsiseg query results/ "SELECT slide, n_cells FROM slides"'
         raise UsageError(
-            f"{asked[-1]!r} is no SELECT; runs and then one SELECT in quotes are needed: wsiseg "
-            'query results/ "SELECT slide, n_cells FROM slides" (--tables says what there is)'
+            f"{asked[-1]!r} is no question; runs, and after them one SELECT in quotes are needed: "
+            f"{example} (--tables says what there is to ask)"
         )
     return runs, typer.get_text_stream("stdin").read() if sql == "-" else sql
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from wsiseg.errors import ResultNotReadable
 from wsiseg.run_choice import AskedRun
 
 if TYPE_CHECKING:
@@ -48,14 +47,17 @@ _REGIONS = pa.schema(
 )
 
 
-def make_tables(connection: DuckDBPyConnection, runs: Sequence[AskedRun]) -> dict[str, list[str]]:
-    """Make all tables; return the paths of the files behind them.
+_EMPTY: Mapping[str, str] = {
+    "cells": "cell_id UINTEGER",
+    "features": "cell_id UINTEGER",
+    "tiles": '"row" INTEGER, col INTEGER, x DOUBLE, y DOUBLE, width DOUBLE, height DOUBLE, '
+    "tissue_share FLOAT, n_cells INTEGER, flags VARCHAR[]",
+}
+"""Columns of a table for which no run has a file."""
 
-    Raises
-    ------
-    ResultNotReadable
-        If no run has a file that all should have.
-    """
+
+def make_tables(connection: DuckDBPyConnection, runs: Sequence[AskedRun]) -> dict[str, list[str]]:
+    """Make all tables; return the paths of the files behind them."""
     columns = {name: [_file(run, name) for run in runs] for name in FILES}
     columns["versions"] = [
         "" if run.classes_path is None else str(run.classes_path.absolute()) for run in runs
@@ -78,6 +80,8 @@ def make_tables(connection: DuckDBPyConnection, runs: Sequence[AskedRun]) -> dic
         name: [path for path in paths if path and Path(path).is_file()]
         for name, paths in columns.items()
     }
+    # Polygons stay what they are, WKB; its own type needs an extension to be of use.
+    connection.execute("SET enable_geoparquet_conversion=false")
     connection.execute(f"SET allowed_paths={_list([p for ps in there.values() for p in ps])}")
     for name in FILES:
         _make_view(connection, name, there[name], there["versions"] if name == "cells" else [])
@@ -87,13 +91,9 @@ def make_tables(connection: DuckDBPyConnection, runs: Sequence[AskedRun]) -> dic
 def _make_view(
     connection: DuckDBPyConnection, name: str, paths: Sequence[str], versions: Sequence[str]
 ) -> None:
-    if not paths and name == "features":
-        connection.execute("CREATE TABLE features (slide VARCHAR, model VARCHAR, cell_id UINTEGER)")
-        return
     if not paths:
-        raise ResultNotReadable(
-            f"no run has {name}.parquet; segment the slides again with --overwrite"
-        )
+        connection.execute(f"CREATE TABLE {name} (slide VARCHAR, model VARCHAR, {_EMPTY[name]})")
+        return
     chosen, joined = "t.* EXCLUDE (filename)", ""
     if versions:
         chosen += " REPLACE (v.class_name AS class_name, v.class_prob AS class_prob)"

@@ -205,7 +205,7 @@ def _by_slide(table: pa.Table) -> dict[str, pa.Table]:
     ordered = table.sort_by("slide")
     names = ordered["slide"].to_pylist()
     starts = [i for i, name in enumerate(names) if i == 0 or name != names[i - 1]]
-    ends = [*starts[1:], len(names)]
+    ends = [*starts[1:], len(names)] if starts else []
     return {names[a]: ordered.slice(a, b - a) for a, b in zip(starts, ends, strict=True)}
 
 

@@ -216,7 +216,7 @@ def _variance_of_delta(signs: NDArray[np.float64], delta: float) -> float:
     cols = ((signs.mean(axis=0) - delta) ** 2).sum()
     every = ((signs - delta) ** 2).sum()
     variance = (m**2 * rows + n**2 * cols - every) / (n * m * (n - 1) * (m - 1))
-    return max(float(variance), (1 - delta**2) / (n * m - 1))
+    return max(float(variance), float((1 - delta**2) / (n * m - 1)))
 
 
 def _variance_of_sum(residual: NDArray[np.float64], reach: int) -> float:

@@ -76,12 +76,13 @@ class Query:
         """
         named = names_in(check_select(self._connection, sql, TABLES))
         said = []
-        n_runs, n_features = len(self.runs), len(self._files["features"])
-        if "features" in named and n_features < n_runs:
-            said.append(
-                f"{n_runs - n_features} of {n_runs} runs have no features.parquet: the table "
-                "features has no rows for them"
-            )
+        n_runs = len(self.runs)
+        for table in ("features", "tiles"):
+            n = n_runs - len(self._files[table])
+            if table in named and n:
+                said.append(
+                    f"{n} of {n_runs} runs have no {table}.parquet: {table} has no rows for them"
+                )
         for (table, column), n in sorted(files_without(self._connection, self._files).items()):
             if table in named and (column.casefold() in named or "*" in named):
                 said.append(

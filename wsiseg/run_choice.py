@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from wsiseg.cell_table import open_table
+from wsiseg.class_versions import read_class_version, version_names
 from wsiseg.errors import ResultNotReadable, UnknownName, UsageError, WsisegError
 from wsiseg.results import find_results, finished_record
 
 ALL_MODELS = "all"
 """Stands for the runs of every model, told apart by the column `model`."""
-NEWEST_CLASSES_FORMAT = 1
-"""Newest `format_version` of a version of classes that this module reads."""
 
 RunsGiven = str | Path | Sequence[str | Path]
 """Runs, folders of runs, or globs."""
@@ -90,7 +89,7 @@ def choose_runs(
     unread: list[WsisegError] = []
     for path in find_results(places):
         try:
-            record = finished_record(path)
+            record = _whole_record(path)
         except ResultNotReadable as error:
             unread.append(error)
             continue
@@ -105,6 +104,37 @@ def choose_runs(
     return ChosenRuns(tuple(chosen), tuple(unread))
 
 
+def _whole_record(path: Path) -> Mapping[str, Any]:
+    """Return a finished run's record, if its tables are there and of the right length.
+
+    Raises
+    ------
+    ResultNotReadable
+        If it is unfinished, damaged or newer, or lies where no text can name it.
+    """
+    record = finished_record(path)
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise ResultNotReadable(
+            f"{path.name!r} lies in a folder whose name is no text (UTF-8); rename it"
+        ) from error
+    _check_rows(path / "cells.parquet", record["n_cells"])
+    if (path / "features.parquet").is_file():
+        _check_rows(path / "features.parquet", record["n_cells"])
+    return record
+
+
+def _check_rows(path: Path, n_cells: int) -> None:
+    with open_table(path) as table:
+        n_rows = table.metadata.num_rows
+    if n_rows != n_cells:
+        raise ResultNotReadable(
+            f"{path} is damaged: it has {n_rows} rows, run.json says {n_cells} cells; segment the "
+            "slide again with --overwrite"
+        )
+
+
 def _slide_name(path: Path, given: Sequence[str | Path]) -> str:
     """Return a run's path below the folder that was given, without `.wsiseg`."""
     for start in given:
@@ -117,13 +147,9 @@ def _told_apart(read: Sequence[AskedRun]) -> list[AskedRun]:
     """Return the runs with names that differ: of runs from several folders, with the folder."""
     often = {name for name, n in Counter(run.slide for run in read).items() if n > 1}
     return [
-        AskedRun(
-            run.path,
-            run.path.as_posix().removesuffix(".wsiseg") if run.slide in often else run.slide,
-            run.record,
-            run.class_names,
-            run.classes_path,
-        )
+        replace(run, slide=run.path.as_posix().removesuffix(".wsiseg"))
+        if run.slide in often
+        else run
         for run in read
     ]
 
@@ -155,52 +181,23 @@ def _is_start_of(text: str, sha256: str) -> bool:
     return len(text) >= 6 and sha256.startswith(text)
 
 
-def _of_classes(
-    read: Sequence[AskedRun], name: str
-) -> tuple[list[AskedRun], list[ResultNotReadable]]:
+def _of_classes(read: Sequence[AskedRun], name: str) -> tuple[list[AskedRun], list[WsisegError]]:
     """Return the runs with a version of classes in place of their own, and why others lack it."""
-    chosen, without = [], []
+    chosen: list[AskedRun] = []
+    without: list[WsisegError] = []
     for run in read:
         try:
-            chosen.append(_with_classes(run, name))
-        except ResultNotReadable as error:
+            version = read_class_version(run.path, name)
+            _check_rows(version.path, run.record["n_cells"])
+        except (ResultNotReadable, UnknownName) as error:
             without.append(error)
+            continue
+        names = tuple(str(entry["name"]) for entry in version.classes)
+        chosen.append(replace(run, class_names=names, classes_path=version.path))
     if not chosen:
-        known = sorted({path.stem for run in read for path in run.path.glob("classes/*.json")})
+        known = sorted({known for run in read for known in version_names(run.path)})
         raise UnknownName(
             f"no run has classes {name!r} that can be read; there are "
             f"{', '.join(known) or 'none: make them with wsiseg classify'}"
         ) from without[0]
     return chosen, without
-
-
-def _with_classes(run: AskedRun, name: str) -> AskedRun:
-    """Return a run with the classes of a version.
-
-    Raises
-    ------
-    ResultNotReadable
-        If it is not there, damaged, newer, or of other cells.
-    """
-    if Path(name).name != name:
-        raise UsageError(f"{name!r} is no name of a version of classes; it holds no folder")
-    about, table = (run.path / "classes" / f"{name}{end}" for end in (".json", ".parquet"))
-    try:
-        said = json.loads(about.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ResultNotReadable(f"{run.path} has no classes {name!r}") from error
-    except (OSError, ValueError) as error:
-        raise ResultNotReadable(f"{about} is damaged ({error}); make it again") from error
-    if not isinstance(said, dict) or said.get("format") != "wsiseg-classes":
-        raise ResultNotReadable(f"{about} is no version of classes; make it again")
-    version = said.get("format_version")
-    if not isinstance(version, int) or version > NEWEST_CLASSES_FORMAT:
-        raise ResultNotReadable(
-            f"{about} was written by a newer wsiseg (format {version}); update wsiseg"
-        )
-    if said.get("n_cells") != run.record["n_cells"] or not table.is_file():
-        raise ResultNotReadable(
-            f"{about} is not of this run's {run.record['n_cells']} cells; make it again"
-        )
-    names = tuple(str(entry["name"]) for entry in said["classes"])
-    return AskedRun(run.path, run.slide, run.record, names, table)
