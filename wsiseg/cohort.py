@@ -16,6 +16,7 @@ from wsiseg.counting import (
     NOTHING,
     Sizes,
     TileCounts,
+    check_classes,
     count_groups,
     count_in_regions,
     count_slides,
@@ -248,8 +249,9 @@ def _pooled_groups(opened: Query, known: Metadata, wanted: Sequence[str]) -> lis
 def _slide_rows(
     opened: Query, groups: Sequence[_Group], confidence: float
 ) -> Iterator[dict[str, Any]]:
-    count_slides(opened)
     counts = count_groups(opened, [[run.slide for run in group.runs] for group in groups])
+    for k, group in enumerate(groups):
+        check_classes(group.runs[0], [name for i, name in counts if i == k])
     tiles = count_tiles(opened)
     for k, group in enumerate(groups):
         yield from _one_slide(

@@ -117,19 +117,25 @@ def count_slides(opened: Query) -> dict[tuple[str, str], int]:
     """
     found = opened.run("SELECT slide, class_name, count(*) AS n FROM cells GROUP BY ALL")
     counts: dict[tuple[str, str], int] = defaultdict(int)
-    known = {run.slide: run.class_names for run in opened.runs}
+    known = {run.slide: run for run in opened.runs}
     for row in found.to_pylist():
         name = row["class_name"]
         counts[row["slide"], ALL_CLASSES] += row["n"]
-        if name is not None and name not in known[row["slide"]]:
-            raise ResultNotReadable(
-                f"the cells of {row['slide']} have the class {name!r}, which its classes "
-                f"({', '.join(known[row['slide']]) or 'none'}) do not hold; segment the slide "
-                "again with --overwrite"
-            )
+        check_classes(known[row["slide"]], [name])
         if name is not None:
             counts[row["slide"], name] = row["n"]
     return counts
+
+
+def check_classes(run: AskedRun, found: Iterable[str | None]) -> None:
+    """Raise ResultNotReadable if there is a class that a run does not have."""
+    for name in found:
+        if name is not None and name not in (*run.class_names, ALL_CLASSES):
+            raise ResultNotReadable(
+                f"the cells of {run.slide} have the class {name!r}, which its classes "
+                f"({', '.join(run.class_names) or 'none'}) do not hold; segment the slide again "
+                "with --overwrite"
+            )
 
 
 def count_tiles(opened: Query) -> dict[str, TileCounts]:
