@@ -88,6 +88,14 @@ def test_neighbours_are_those_of_the_table(whole: wsiseg.Result) -> None:
     np.testing.assert_array_equal(features["cells_within_50um"].to_numpy(), n_near)
 
 
+def test_the_result_reads_them_by_name(whole: wsiseg.Result) -> None:
+    names = ["hematoxylin_od_mean", "nearest_cell_um", "texture_entropy"]
+    read = whole.cells(columns=names)
+    assert read.column_names == names
+    features = features_of(whole)
+    assert read.select(names[1:]).equals(features.select(names[1:]))
+
+
 def test_probabilities_are_those_of_the_class(whole: wsiseg.Result) -> None:
     table = pq.read_table(whole.path / "cells.parquet")
     names = tuple(f"prob_{name}" for name in whole.class_names)
