@@ -26,8 +26,10 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("records", "plugins"),
     (
         *("scale", "choosing", "tissue", "ink", "stain", "quality", "tiles", "decode", "stitch"),
-        *("outlines", "measure", "identity", "linear_model", "cross_validation"),
-        *("rundir", "regions", "cell_table", "class_versions", "listing", "machine", "stopwatch"),
+        *("outlines", "measure", "identity", "rundir", "regions", "cell_table"),
+        *("class_versions", "listing", "machine", "stopwatch", "densities"),
+        *("texture", "features", "neighbours"),
+        *("linear_model", "cross_validation"),
         *("parts", "claims", "unfinished"),
         *("slides/", "models/", "exporters/"),
     ),
@@ -58,7 +60,9 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 
 PURE = (
     *("geometry", "records", "scale", "choosing", "tissue", "ink", "stain", "quality", "tiles"),
-    *("decode", "stitch", "outlines", "measure", "identity", "linear_model", "cross_validation"),
+    *("decode", "stitch", "outlines", "measure", "densities", "texture", "features"),
+    *("neighbours", "identity"),
+    *("linear_model", "cross_validation"),
 )
 """Modules that compute and touch no file."""
 
@@ -73,6 +77,7 @@ PART_OF = {
     "_crops": "pictures",
     "_disk_need": "estimate",
     "_drawing": "pictures",
+    "_feature_rows": "assemble",
     "_flood": "decode",
     "_folder_search": "listing",
     "_label_runs": "decode",
@@ -119,6 +124,7 @@ PART_OF = {
     "exporters/_ngff": "exporters/ome_zarr",
     "exporters/_ome_zarr_older": "exporters/ome_zarr",
     "exporters/_paint": "exporters/ome_zarr",
+    "exporters/_row_groups": "exporters/",
     "exporters/_shards": "exporters/ome_zarr",
     "models/_bands": "models/hovernet",
     "models/_encoder": "models/hovernet",

@@ -32,6 +32,7 @@ from wsiseg._cli_options import (
     FormatOption,
     FromObjective,
     Grouping,
+    MeasureOption,
     MemoryOption,
     ModelOption,
     MppOption,
@@ -92,6 +93,7 @@ def segment(
     memory_gb: MemoryOption = None,
     cluster: ClusterOption = None,
     format: FormatOption = "geojson",  # noqa: A002
+    measure: MeasureOption = "all",
     skip_bad_tiles: SkipBadTiles = False,
     part: PartOption = None,
     strict: Strict = False,
@@ -109,6 +111,7 @@ def segment(
                 tissue=tissue,
                 roi=roi,
                 roi_origin=roi_origin.value,
+                measure=measure,
                 skip_bad_tiles=skip_bad_tiles,
             ),
             "compute": wsiseg.ComputeOptions(
