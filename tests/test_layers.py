@@ -29,16 +29,25 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         *("outlines", "measure", "identity", "rundir", "regions", "cell_table"),
         *("class_versions", "listing", "machine", "stopwatch", "densities"),
         *("texture", "features", "neighbours"),
+        *("linear_model", "cross_validation"),
         *("parts", "claims", "unfinished"),
         *("slides/", "models/", "exporters/"),
     ),
     (
-        *("models/hovernet", "models/device", "predict", "first_look", "results", "stats"),
+        *(
+            "models/hovernet",
+            "models/device",
+            "predict",
+            "first_look",
+            "results",
+            "stats",
+            "examples",
+        ),
         *("status", "worker_needs", "pictures", "testing/"),
     ),
     (
         *("plan", "assemble", "side_files", "manifest", "runners", "pipeline"),
-        *("exporting", "finished", "queries"),
+        *("exporting", "finished", "queries", "classification"),
         *("training/", "evaluation/"),
     ),
     ("batches", "cluster/", "estimate"),
@@ -53,12 +62,16 @@ PURE = (
     *("geometry", "records", "scale", "choosing", "tissue", "ink", "stain", "quality", "tiles"),
     *("decode", "stitch", "outlines", "measure", "densities", "texture", "features"),
     *("neighbours", "identity"),
+    *("linear_model", "cross_validation"),
 )
 """Modules that compute and touch no file."""
 
 PART_OF = {
     "_arrivals": "pipeline",
     "_cell_files": "cell_table",
+    "_class_features": "classification",
+    "_class_report": "classification",
+    "_cli_classify": "cli",
     "_cli_exit": "cli",
     "_cli_options": "cli",
     "_crops": "pictures",
@@ -80,6 +93,7 @@ PART_OF = {
     "_rates": "status",
     "_regions_index": "regions",
     "_regions_json": "regions",
+    "_regions_marks": "regions",
     "_regions_place": "regions",
     "_regions_raster": "regions",
     "_regions_types": "regions",

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import wsiseg
+from wsiseg._cli_classify import classify
 from wsiseg._cli_exit import (
     BUG,
     DONE,
@@ -303,6 +304,9 @@ def export(
         typer.secho(f"not exported: {reason}", fg="red", err=True)
     if unread:
         raise typer.Exit(SOME_FAILED)
+
+
+app.command()(classify)
 
 
 @app.command()

@@ -37,6 +37,7 @@ from wsiseg._regions_json import (
     drawn_objects,
     load_json,
 )
+from wsiseg._regions_marks import Mark, MarkKind, marks_of
 from wsiseg._regions_place import (
     UsedOrigin,
     build_regions,
@@ -52,6 +53,8 @@ from wsiseg.errors import UsageError
 from wsiseg.geometry import Box
 
 __all__ = [
+    "Mark",
+    "MarkKind",
     "Memberships",
     "Region",
     "RegionFile",
@@ -61,6 +64,7 @@ __all__ = [
     "area_px2",
     "covered",
     "parse_regions",
+    "read_marks",
     "read_regions",
     "region_fingerprint",
     "regions_geojson",
@@ -177,6 +181,36 @@ def parse_regions(
     # Warnings are stored with results, which hold no paths.
     name = Path(label).name
     return RegionFile(tuple(placed), used, tuple(f"{name}: {said}" for said in warnings + clipped))
+
+
+def read_marks(
+    path: Path, corner_px: tuple[float, float]
+) -> tuple[list[Mark], tuple[float, float], tuple[str, ...]]:
+    """Read what was marked with a class: points, areas and detections.
+
+    Parameters
+    ----------
+    path : Path
+        As for `read_regions`.
+    corner_px : (float, float)
+        Level-0 (x, y) of the slide's bounds: what QuPath's coordinates are relative to.
+
+    Returns
+    -------
+    marks, origin_px, warnings
+        The marks, in the file's own coordinates; the level-0 (x, y) of those coordinates' (0, 0);
+        what was passed over, a line each.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read, is no GeoJSON, or a geometry is damaged.
+    """
+    label = str(path)
+    document = load_json(_read(path, label), label)
+    notes = Notes()
+    marks = marks_of(document, label, notes)
+    return marks, file_origin(document) or corner_px, tuple(notes.warnings())
 
 
 def _read(path: Path, label: str) -> bytes:
