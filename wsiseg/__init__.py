@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from wsiseg.plan import PlanOptions
     from wsiseg.regions import Region, read_regions
     from wsiseg.results import Result, find_results, open_result
+    from wsiseg.review import Review, ReviewOptions, ReviewSample, make_review, read_review
     from wsiseg.scale import ScaleOptions
     from wsiseg.seam_check import SeamCheckOptions, SeamReport, seamcheck
     from wsiseg.slides import Slide, SlideInfo, open_slide
@@ -40,6 +41,9 @@ __all__ = [
     "PlanOptions",
     "Region",
     "Result",
+    "Review",
+    "ReviewOptions",
+    "ReviewSample",
     "ScaleOptions",
     "SeamCheckOptions",
     "SeamReport",
@@ -56,10 +60,12 @@ __all__ = [
     "list_models",
     "list_slides",
     "load_model",
+    "make_review",
     "open_result",
     "open_slide",
     "parse_part",
     "read_regions",
+    "read_review",
     "region_stats",
     "run_checks",
     "run_demo",
@@ -78,6 +84,9 @@ _HOME = {
     "PlanOptions": "plan",
     "Region": "regions",
     "Result": "results",
+    "Review": "review",
+    "ReviewOptions": "review",
+    "ReviewSample": "review",
     "ScaleOptions": "scale",
     "SeamCheckOptions": "seam_check",
     "SeamReport": "seam_check",
@@ -94,10 +103,12 @@ _HOME = {
     "list_models": "models",
     "list_slides": "listing",
     "load_model": "models",
+    "make_review": "review",
     "open_result": "results",
     "open_slide": "slides",
     "parse_part": "parts",
     "read_regions": "regions",
+    "read_review": "review",
     "region_stats": "stats",
     "run_checks": "doctor",
     "run_demo": "demo",
