@@ -12,8 +12,8 @@ from wsiseg._cli_exit import errors_to_exit_codes
 from wsiseg.terminal import print_table, write_report
 
 if TYPE_CHECKING:
-    from wsiseg.review import Agreement, Review
     from wsiseg.evaluation.sampling import Estimate
+    from wsiseg.review import Agreement, Review
 
 review = typer.Typer(help="Have a person review a sample of a run in QuPath.", no_args_is_help=True)
 

@@ -143,8 +143,8 @@ def score_square(
     last = len(labels)
     confusion = np.zeros((last + 1, last + 1), np.int64)
     np.add.at(confusion, (row[first], col[second]), 1)
-    np.add.at(confusion, (np.delete(row, first), last), 1)
-    np.add.at(confusion, (last, np.delete(col, second)), 1)
+    confusion[:-1, last] = np.bincount(np.delete(row, first), minlength=last)
+    confusion[last, :-1] = np.bincount(np.delete(col, second), minlength=last)
     hd95, mean = boundary_distances(old[first], new[second], _STEP_UM / mpp)
     differs = ~shapely.equals_exact(old[first], new[second], 0.0)
     shape = [matches.iou.sum(), hd95.sum() * mpp, mean.sum() * mpp, differs.sum()]
@@ -224,7 +224,8 @@ def _statistics(size: int) -> Callable[[NDArray[np.float64]], NDArray[np.float64
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return part / whole, NaN of nothing."""
-    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+    ratio: NDArray[np.float64] = np.full(len(part), np.nan)
+    return np.divide(part, whole, out=ratio, where=whole > 0)
 
 
 def corrected_counts(

@@ -67,14 +67,8 @@ class ReviewedCell:
             return "added"
         if self.geometry is None:
             return "deleted"
-        words = [w for w, is_so in _WORDS if is_so(self)]
+        words = ["relabelled"] * self.is_relabelled + ["redrawn"] * self.is_redrawn
         return " and ".join(words) or "unchanged"
-
-
-_WORDS = (
-    ("relabelled", lambda cell: cell.is_relabelled),
-    ("redrawn", lambda cell: cell.is_redrawn),
-)
 
 
 @dataclass(slots=True)

@@ -59,9 +59,7 @@ def corrected_table(
     return table.replace_schema_metadata({"geo": json.dumps(geo)})
 
 
-def _corrected_row(
-    cell: ReviewedCell, kinds: Mapping[str, str], mpp: float
-) -> dict[str, Any]:
+def _corrected_row(cell: ReviewedCell, kinds: Mapping[str, str], mpp: float) -> dict[str, Any]:
     original = cell.original
     if original is not None and not cell.is_redrawn:
         x_px, y_px, area_um2 = original.x_px, original.y_px, original.area_um2

@@ -173,9 +173,7 @@ def _squares(
 ) -> tuple[set[str], list[Drawn]]:
     """Return the names of the squares that came back, and all other objects."""
     by_uuid = {sample.square_uuid(square): square.name for square in sample.squares}
-    boxes = {
-        square.name: _shown_box(sample, square, bounds) for square in sample.squares
-    }
+    boxes = {square.name: _shown_box(sample, square, bounds) for square in sample.squares}
     found, moved, renamed, others = set[str](), [], 0, []
     for one in drawn:
         name = by_uuid.get(one.uuid or "")
@@ -224,9 +222,7 @@ def _why_no_square(label: str, drawn: Sequence[Drawn], sample: ReviewSample) -> 
     )
 
 
-def _nuclei(
-    others: Sequence[Drawn], sample: ReviewSample, notes: list[str]
-) -> list[Drawn]:
+def _nuclei(others: Sequence[Drawn], sample: ReviewSample, notes: list[str]) -> list[Drawn]:
     """Return what may be nuclei: the annotations, or where none is of the sample, all."""
     known = {uuid for square in sample.squares for uuid in square.cell_uuids}
     annotations = [one for one in others if not one.is_detection]

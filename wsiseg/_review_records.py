@@ -190,7 +190,9 @@ def _sample(values: Mapping[str, Any]) -> ReviewSample:
             name=str(each["name"]),
             kind=cast(SquareKind, each["kind"]),
             key=int(each["key"]),
-            inclusion_prob=None if each["inclusion_prob"] is None else float(each["inclusion_prob"]),
+            inclusion_prob=None
+            if each["inclusion_prob"] is None
+            else float(each["inclusion_prob"]),
             analysed_share=float(each["analysed_share"]),
             cell_uuids=tuple(each["cell_uuids"]),
             cell_classes=tuple(each["cell_classes"]),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import shapely
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from wsiseg._review_records import ReviewOptions, ReviewSample, ReviewSquare, SquareGrid
 from wsiseg.cell_table import open_table
@@ -178,7 +178,9 @@ def _certainty(batch: pa.RecordBatch, names: list[str]) -> NDArray[np.float64]:
 def _population(result: Result, grid: SquareGrid, sums: CellSums) -> Population:
     tissue_key, share = _analysed_shares(result, grid)
     key = np.union1d(tissue_key, sums.key)
-    population = Population(key, np.zeros(len(key)), np.zeros(len(key), np.int64), np.full(len(key), np.nan))
+    population = Population(
+        key, np.zeros(len(key)), np.zeros(len(key), np.int64), np.full(len(key), np.nan)
+    )
     population.share[np.searchsorted(key, tissue_key)] = share
     population.n_cells[np.searchsorted(key, sums.key)] = sums.n
     population.certainty[np.searchsorted(key, sums.key)] = sums.certainty
@@ -200,7 +202,7 @@ def _analysed_shares(
     if result.regions:
         inside &= covered(_outlines(result, "regions.geojson", size_px), frame)
     rows, cols = np.nonzero(inside)
-    x, y = (cols + 0.5) * frame.scale, (rows + 0.5) * frame.scale
+    x, y = ((line + 0.5) * np.float64(frame.scale) for line in (cols, rows))
     lost = np.zeros(len(x), np.bool_)
     for tile in unreadable_tiles(result.run):
         x0, y0, width, height = tile["box"]
@@ -237,7 +239,7 @@ def _least_certain(population: Population, drawn: NDArray[np.int64], n: int) -> 
     return order[open_[order]][:n].astype(np.int64)
 
 
-def cells_in_squares(result: Result, grid: SquareGrid, keys: NDArray[np.int64]) -> pa.Table:
+def cells_in_squares(result: Result, grid: SquareGrid, keys: ArrayLike) -> pa.Table:
     """Return the nuclei with centroids in some squares, in the order of the run.
 
     Returns

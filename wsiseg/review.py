@@ -7,10 +7,7 @@ never changed; all of a review lies in `RUN/reviews/NAME/`, or in a folder of on
 from __future__ import annotations
 
 import gzip
-import os
-import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +31,20 @@ from wsiseg._review_files import (
     parquet_bytes,
     plain,
 )
+from wsiseg._review_folder import (
+    AGREEMENT,
+    CHANGES,
+    CHANGES_CSV,
+    CORRECTED,
+    EDITED,
+    SAMPLE,
+    check_name,
+    folder_of,
+    make_folder,
+    refuse_other,
+    remove_readings,
+    review_folders,
+)
 from wsiseg._review_geojson import EditedFile, packs, parse_edited, sample_bytes
 from wsiseg._review_records import (
     ReviewOptions,
@@ -43,7 +54,7 @@ from wsiseg._review_records import (
     read_sample,
 )
 from wsiseg._review_squares import cells_in_squares, draw_sample, slide_bounds, sum_cells
-from wsiseg.errors import OutputExists, OutputNotWritable, ResultNotReadable, UsageError
+from wsiseg.errors import ResultNotReadable, UsageError
 from wsiseg.regions import read_packed
 from wsiseg.results import Result, open_result
 from wsiseg.rundir import json_bytes, write_atomically
@@ -59,14 +70,6 @@ __all__ = [
     "read_review",
 ]
 
-REVIEWS = "reviews"
-"""Folder of a run that holds its reviews."""
-SAMPLE = "sample.json"
-EDITED, CORRECTED = "edited.geojson.gz", "corrected_cells.parquet"
-CHANGES, CHANGES_CSV, AGREEMENT = "changes.parquet", "changes.csv", "agreement.json"
-
-_READINGS = (EDITED, CORRECTED, CHANGES, CHANGES_CSV, AGREEMENT)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 _DEFAULT_NAME = "review"
 _DEFAULTS = ReviewOptions()
 
@@ -97,7 +100,7 @@ class Review:
     @property
     def is_untouched(self) -> bool:
         """Whether no edit was found at all."""
-        return self.changes.num_rows == 0
+        return len(self.changes) == 0
 
     def to_json(self) -> dict[str, Any]:
         """Return what `agreement.json` holds."""
@@ -175,13 +178,9 @@ def make_review(
     ResultNotReadable
         If the run is damaged or lacks something a review needs.
     """
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"{name!r} cannot be the name of a review; up to 64 letters, digits, spaces, '.', "
-            "'_' and '-' are needed, beginning with a letter or a digit"
-        )
+    check_name(name)
     result = run if isinstance(run, Result) else open_result(run)
-    folder = _folder_of(result, name, to)
+    folder = folder_of(result, name, to)
     sample = draw_sample(result, name, options)
     keys = [square.key for square in sample.squares]
     cells = cells_in_squares(result, sample.grid, keys)
@@ -190,11 +189,11 @@ def make_review(
         sample, cells, result.class_colours, slide_bounds(result), packed=packs(target)
     )
     record = json_bytes(sample.to_json())
-    _refuse_other(target, text, overwrite)
-    is_new = _refuse_other(folder / SAMPLE, record, overwrite)
-    _make_folder(folder)
+    refuse_other(target, text, overwrite)
+    is_new = refuse_other(folder / SAMPLE, record, overwrite)
+    make_folder(folder)
     if is_new:
-        _remove_readings(folder)
+        remove_readings(folder)
     write_atomically(target, text)
     write_atomically(folder / SAMPLE, record)
     return sample
@@ -256,7 +255,7 @@ def read_review(
         CHANGES_CSV: csv_bytes(review.changes),
         AGREEMENT: json_bytes(review.to_json()),
     }
-    _refuse_other(folder / EDITED, files[EDITED], overwrite)
+    refuse_other(folder / EDITED, files[EDITED], overwrite)
     for file_name, file_content in files.items():
         write_atomically(folder / file_name, file_content)
     return review
@@ -322,10 +321,6 @@ def _more_notes(
     return notes
 
 
-def _folder_of(result: Result, name: str, to: str | Path | None) -> Path:
-    return result.path / REVIEWS / name if to is None else Path(to)
-
-
 def _review_of(
     result: Result, content: bytes, label: str, name: str | None, to: str | Path | None
 ) -> tuple[Path, ReviewSample, EditedFile]:
@@ -336,7 +331,7 @@ def _review_of(
     ResultNotReadable, UsageError
         As `read_review` says.
     """
-    folders = _review_folders(result, name, to)
+    folders = review_folders(result, name, to)
     bounds = slide_bounds(result)
     refused: list[UsageError] = []
     for folder in folders:
@@ -353,46 +348,3 @@ def _review_of(
             )
         return folder, sample, found
     raise refused[0]
-
-
-def _review_folders(result: Result, name: str | None, to: str | Path | None) -> list[Path]:
-    if to is not None or name is not None:
-        return [_folder_of(result, name or "", to)]
-    there = sorted(path.parent for path in (result.path / REVIEWS).glob(f"*/{SAMPLE}"))
-    if not there:
-        raise ResultNotReadable(
-            f"{result.path.name} has no review; make one with wsiseg review make, or name the "
-            "folder of its files with --to"
-        )
-    return there
-
-
-def _refuse_other(path: Path, content: bytes, overwrite: bool) -> bool:
-    """Return whether a file is new; raise OutputExists if another is in the way."""
-    if not os.path.lexists(path):
-        return True
-    with suppress(OSError):
-        if path.is_file() and path.read_bytes() == content:
-            return False
-    if overwrite and (path.is_file() or path.is_symlink()):
-        return True
-    raise OutputExists(
-        f"{path} exists and holds something else; give another name, or use --overwrite to "
-        "replace it"
-    )
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputNotWritable(
-            f"cannot make {folder} ({error.strerror}); name a folder you may write to with --to"
-        ) from error
-
-
-def _remove_readings(folder: Path) -> None:
-    """Remove what was read of an earlier sample; its nuclei are others."""
-    for name in _READINGS:
-        with suppress(FileNotFoundError):
-            (folder / name).unlink()

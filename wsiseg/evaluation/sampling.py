@@ -63,9 +63,7 @@ def inclusion_probabilities(size: NDArray[np.float64], n: int) -> NDArray[np.flo
     return chance
 
 
-def systematic_sample(
-    chance: NDArray[np.float64], rng: np.random.Generator
-) -> NDArray[np.int64]:
+def systematic_sample(chance: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
     """Draw a sample of fixed size with given chances.
 
     Systematic sampling from a random order (Madow 1949, doi:10.1214/aoms/1177729988; Goodman and
@@ -103,9 +101,9 @@ def difference_total(
 
     The difference estimator: known total + Σ difference / chance, unbiased for every design
     whose chances are known.  Its variance is Hájek's approximation for fixed-size designs
-    (doi:10.1214/aoms/1177700375), the interval Student's with n - 1 degrees of freedom.  Where
-    all differences in the sample are 0, nothing can be said of their spread: the interval then
-    reaches as far as so many events of 1 that to see none would have a chance of 2.5 %.
+    (doi:10.1214/aoms/1177700375), the interval Student's with n - 1 degrees of freedom.  Few
+    differences in a sample say little of their spread, and if all are 0, nothing: no interval
+    reaches less far than so many events of 1 that to see none would have a chance of 2.5 %.
 
     Parameters
     ----------
@@ -133,9 +131,7 @@ def difference_total(
     open_ = 1 - chance
     middle = float((open_ * expanded).sum() / open_.sum())
     variance = n / (n - 1) * float((open_ * (expanded - middle) ** 2).sum())
-    half = student_t(n - 1) * math.sqrt(variance)
-    if not difference.any():
-        half = _LOG_TAIL * float((1 / chance).mean())
+    half = max(student_t(n - 1) * math.sqrt(variance), _LOG_TAIL * float((open_ / chance).mean()))
     return Estimate(max(0.0, total), max(0.0, total - half), max(0.0, total + half))
 
 
