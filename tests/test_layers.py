@@ -27,7 +27,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     (
         *("scale", "choosing", "tissue", "ink", "stain", "quality", "tiles", "decode", "stitch"),
         *("outlines", "measure", "identity"),
-        *("rundir", "regions", "cell_table", "listing", "machine", "stopwatch"),
+        *("rundir", "regions", "cell_table", "class_versions", "listing", "machine", "stopwatch"),
         *("parts", "claims", "unfinished"),
         *("slides/", "models/", "exporters/"),
     ),
@@ -56,6 +56,7 @@ PURE = (
 
 PART_OF = {
     "_arrivals": "pipeline",
+    "_cell_files": "cell_table",
     "_cli_exit": "cli",
     "_cli_options": "cli",
     "_crops": "pictures",
@@ -81,6 +82,7 @@ PART_OF = {
     "_regions_types": "regions",
     "_run_overlaps": "stitch",
     "_run_record": "results",
+    "_run_search": "results",
     "_run_folder": "pipeline",
     "_seam_cells": "seam_check",
     "_seam_compare": "seam_check",

@@ -80,5 +80,12 @@ ClusterOption = Annotated[
 FormatOption = Annotated[str, typer.Option("--format", help="Exports, separated by commas.")]
 ReaderOption = Annotated[str | None, typer.Option(help="openslide, tiffslide or image.")]
 RunsArgument = Annotated[list[Path], typer.Argument(help="Runs, folders of runs, or globs.")]
+ClassesFromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--classes-from",
+        help="Take the classes of this version (wsiseg classify), not the model's.",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete existing results first.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Only errors and the final table.")]
