@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from wsiseg.terminal import print_table, write_report
 
 if TYPE_CHECKING:
     from wsiseg.evaluation.sampling import Estimate
-    from wsiseg.review import Agreement, Review
+    from wsiseg.review import Agreement, Review, SquareKind
 
 review = typer.Typer(help="Have a person review a sample of a run in QuPath.", no_args_is_help=True)
 
@@ -50,7 +51,7 @@ def make(
         f"of {sample.n_population} by chance, {len(sample.squares) - n_random} least certain ones"
     )
     typer.echo("Drag it onto the slide in QuPath, edit the nuclei, export all objects, then:")
-    typer.echo(f"wsiseg review read {run} EDITED.geojson")
+    typer.echo(f"wsiseg review read {run} EDITED.geojson" + ("" if to is None else f" --to {to}"))
 
 
 @review.command()
@@ -76,12 +77,23 @@ def read(
 
 
 def _print(found: Review) -> None:
-    kinds = ("random", "uncertain")
-    rows = [{"squares": kind, "reviewed": found.agreement[kind].n_squares} for kind in kinds]
-    print_table([row | dict(found.edits[str(row["squares"])]) for row in rows])
-    for kind in kinds:
-        if found.agreement[kind].n_squares:
-            _print_agreement(found.agreement[kind], kind)
+    print_table(
+        [
+            {"squares": kind, "reviewed": one.n_squares, **found.edits[kind]}
+            for kind, one in found.agreement.items()
+        ]
+    )
+    shown = {kind: one for kind, one in found.agreement.items() if one.n_squares}
+    typer.echo(
+        "\nAgreement, the reviewer counting as right (95 % interval).  Random squares speak for "
+        "the whole analysed area,\nthe least certain ones for themselves alone:"
+    )
+    print_table(_agreement_rows(shown))
+    for kind, one in shown.items():
+        typer.echo(f"\nNuclei in {kind} squares, by the run's class (rows) and the reviewer's:")
+        columns = (*one.labels, "(deleted)")
+        counted = zip((*one.labels, "(added)"), one.confusion, strict=True)
+        print_table([{"": row, **dict(zip(columns, n, strict=True))} for row, n in counted])
     typer.echo("\nThe whole analysed area, corrected by the random squares (95 % interval):")
     print_table(
         [
@@ -106,31 +118,26 @@ _SHOWN = (
     ("SQ (IoU of matched)", "sq"),
     ("precision", "precision"),
     ("recall", "recall"),
-    ("matched in the same class", "same_class"),
-    ("HD95 of matched, µm", "hd95_um"),
-    ("outline distance of matched, µm", "boundary_distance_um"),
-    ("HD95 of redrawn, µm", "redrawn_hd95_um"),
+    ("matched, in the same class", "same_class"),
+    ("matched: HD95, µm", "hd95_um"),
+    ("matched: outline distance, µm", "boundary_distance_um"),
+    ("redrawn: HD95, µm", "redrawn_hd95_um"),
 )
+_OF_CLASS = ("precision", "recall", "f1")
 
 
-def _print_agreement(found: Agreement, kind: str) -> None:
-    of = "all analysed tissue" if kind == "random" else "these squares alone"
-    typer.echo(f"\nAgreement in {kind} squares; speaks for {of} (95 % interval):")
+def _agreement_rows(shown: Mapping[SquareKind, Agreement]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [
-        {"what": what, "value": _text(getattr(found, name), 3)} for what, name in _SHOWN
+        {"": what} | {kind: _text(getattr(one, name), 3) for kind, one in shown.items()}
+        for what, name in _SHOWN
     ]
-    for one in found.classes:
-        rows.append({"what": f"{one.class_name}: precision", "value": _text(one.precision, 3)})
-        rows.append({"what": f"{one.class_name}: recall", "value": _text(one.recall, 3)})
-    print_table(rows)
-    typer.echo("\nNuclei by the run's class (rows) and the reviewer's (columns):")
-    columns = (*found.labels, "(deleted)")
-    print_table(
-        [
-            {"": row, **dict(zip(columns, counts, strict=True))}
-            for row, counts in zip((*found.labels, "(added)"), found.confusion, strict=True)
-        ]
-    )
+    labels = next(iter(shown.values())).labels
+    return rows + [
+        {"": f"{label}: {name}"}
+        | {kind: _text(getattr(one.classes[k], name), 3) for kind, one in shown.items()}
+        for k, label in enumerate(labels)
+        for name in _OF_CLASS
+    ]
 
 
 def _text(estimate: Estimate, decimals: int) -> str:

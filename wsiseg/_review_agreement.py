@@ -170,7 +170,7 @@ def agreement(scores: Sequence[SquareScore], labels: tuple[str, ...], seed: int)
     size = len(labels) + 1
     confusions = np.array([s.confusion for s in scores], np.int64).reshape(-1, size, size)
     shapes = np.array([s.shape for s in scores]).reshape(-1, len(_SHAPE))
-    sums = np.hstack((confusions.reshape(len(scores), -1), shapes))
+    sums = np.hstack((confusions.reshape(len(scores), size * size), shapes))
     weight = np.array([1 / (s.square.inclusion_prob or 1.0) for s in scores])
     estimates = bootstrap(_statistics(size), sums, weight, seed)
     plain = confusions.sum(axis=0)

@@ -180,8 +180,12 @@ def _is_as_it_was(drawn: DrawnNucleus, original: OriginalCell) -> bool:
 
 
 def _differ(one: shapely.Geometry, other: shapely.Geometry) -> bool:
-    apart = shapely.hausdorff_distance(shapely.boundary(one), shapely.boundary(other))
-    return bool(apart > SAME_OUTLINE_PX)
+    lines = shapely.boundary(one), shapely.boundary(other)
+    if shapely.hausdorff_distance(*lines) > SAME_OUTLINE_PX:
+        return True
+    # That looks at corners alone; a new edge between two old ones shows in the area.
+    between = shapely.area(shapely.symmetric_difference(one, other))
+    return bool(between > SAME_OUTLINE_PX * shapely.length(lines[1]))
 
 
 def _pair_equal_outlines(pairing: _Pairing) -> None:

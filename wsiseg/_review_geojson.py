@@ -177,9 +177,9 @@ def _squares(
     found, moved, renamed, others = set[str](), [], 0, []
     for one in drawn:
         name = by_uuid.get(one.uuid or "")
-        if name is None and one.name in boxes and _is_at(one, origin_px, boxes[one.name]):
-            name = one.name
-            renamed += 1
+        if name is None and one.name in boxes and _says_ours(one, sample):
+            name = one.name if _is_at(one, origin_px, boxes[one.name]) else None
+            renamed += name is not None
         if name is None:
             others.append(one)
             continue
@@ -194,6 +194,16 @@ def _squares(
             "used"
         )
     return found, others
+
+
+def _says_ours(one: Drawn, sample: ReviewSample) -> bool:
+    """Return whether a square without its identity says nothing against being of the sample."""
+    said = one.metadata
+    is_ours: bool = (
+        said.get(SQUARE_KEY, sample.name) == sample.name
+        and said.get(RUN_KEY, sample.fingerprint) == sample.fingerprint
+    )
+    return is_ours
 
 
 def _is_at(one: Drawn, origin_px: tuple[float, float], box: Box) -> bool:

@@ -144,7 +144,9 @@ def sum_cells(result: Result, grid: SquareGrid) -> CellSums:
     classes: Counter[str] = Counter(dict.fromkeys(result.class_names, 0))
     parts = [np.empty((0, 4))]
     for batch in result.batches(["uuid", "x", "y", "class_name", *known]):
-        digest.update(memoryview(wkb.binary_buffers(batch["uuid"])[1]))
+        first_byte, text = wkb.binary_buffers(batch["uuid"])
+        # Of a batch the buffer may hold more than its own rows.
+        digest.update(text[first_byte[0] : first_byte[-1]].tobytes())
         classes.update(n for n in batch["class_name"].cast(pa.string()).to_pylist() if n)
         key, place = np.unique(
             grid.key(batch["x"].to_numpy(), batch["y"].to_numpy()), return_inverse=True

@@ -66,6 +66,7 @@ __all__ = [
     "ReviewOptions",
     "ReviewSample",
     "ReviewSquare",
+    "SquareKind",
     "make_review",
     "read_review",
 ]
