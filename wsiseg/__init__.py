@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from wsiseg.plan import PlanOptions
     from wsiseg.regions import Region, read_regions
     from wsiseg.results import Result, find_results, open_result
+    from wsiseg.review import Review, ReviewOptions, ReviewSample, make_review, read_review
     from wsiseg.scale import ScaleOptions
     from wsiseg.seam_check import SeamCheckOptions, SeamReport, seamcheck
     from wsiseg.slides import Slide, SlideInfo, open_slide
@@ -43,6 +44,9 @@ __all__ = [
     "PlanOptions",
     "Region",
     "Result",
+    "Review",
+    "ReviewOptions",
+    "ReviewSample",
     "ScaleOptions",
     "SeamCheckOptions",
     "SeamReport",
@@ -60,10 +64,12 @@ __all__ = [
     "list_models",
     "list_slides",
     "load_model",
+    "make_review",
     "open_result",
     "open_slide",
     "parse_part",
     "read_regions",
+    "read_review",
     "region_stats",
     "run_checks",
     "run_demo",
@@ -84,6 +90,9 @@ _HOME = {
     "PlanOptions": "plan",
     "Region": "regions",
     "Result": "results",
+    "Review": "review",
+    "ReviewOptions": "review",
+    "ReviewSample": "review",
     "ScaleOptions": "scale",
     "SeamCheckOptions": "seam_check",
     "SeamReport": "seam_check",
@@ -101,10 +110,12 @@ _HOME = {
     "list_models": "models",
     "list_slides": "listing",
     "load_model": "models",
+    "make_review": "review",
     "open_result": "results",
     "open_slide": "slides",
     "parse_part": "parts",
     "read_regions": "regions",
+    "read_review": "review",
     "region_stats": "stats",
     "run_checks": "doctor",
     "run_demo": "demo",

@@ -53,6 +53,7 @@ from wsiseg._cli_options import (
     TissueOption,
     WorkersOption,
 )
+from wsiseg._cli_review import review
 from wsiseg.errors import ResultNotReadable, WsisegError
 from wsiseg.signals import INTERRUPTED, ended_by_signals, work_begins
 from wsiseg.terminal import (
@@ -343,6 +344,9 @@ def models() -> None:
                 for card in wsiseg.list_models()
             ]
         )
+
+
+app.add_typer(review, name="review")
 
 
 def main() -> None:
