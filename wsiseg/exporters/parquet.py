@@ -30,7 +30,14 @@ from wsiseg.geometry import Frame
 from wsiseg.measure import Measurements
 from wsiseg.records import Cells, Outlines
 
-__all__ = ["CELLS_SCHEMA", "ROW_GROUP_ROWS", "CellsWriter", "RegionColumns", "cells_batch"]
+__all__ = [
+    "CELLS_SCHEMA",
+    "ROW_GROUP_ROWS",
+    "CellsWriter",
+    "RegionColumns",
+    "cells_batch",
+    "geo_metadata",
+]
 
 ROW_GROUP_ROWS = 65_536
 """Most rows in a row group; also what is held in memory before it is written."""
@@ -162,11 +169,11 @@ class CellsWriter:
             if self._pending_rows:
                 table = pa.Table.from_batches(self._pending, CELLS_SCHEMA)
                 self._writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-            self._writer.add_key_value_metadata({"geo": json.dumps(_geo(self._bounds_px))})
+            self._writer.add_key_value_metadata({"geo": json.dumps(geo_metadata(self._bounds_px))})
         self._writer.close()
 
 
-def _geo(bounds_px: NDArray[np.float64] | None) -> dict[str, object]:
+def geo_metadata(bounds_px: NDArray[np.float64] | None) -> dict[str, object]:
     """Return the file's GeoParquet metadata; without any cell there are no bounds."""
     geometry: dict[str, object] = {
         "encoding": "WKB",
