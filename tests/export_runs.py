@@ -75,6 +75,4 @@ def _table(folder: Path) -> pa.Table:
 def replaced(table: pa.Table, name: str, values: list[object]) -> pa.Table:
     """Return the table with other values in a column."""
     field = CELLS_SCHEMA.field(name)
-    return table.set_column(
-        table.schema.get_field_index(name), field, pa.array(values, field.type)
-    )
+    return table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))

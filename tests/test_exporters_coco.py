@@ -91,6 +91,7 @@ def test_a_run_without_nuclei_has_its_categories(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(gzip.decompress((tmp_path / "a.json.gz").read_bytes()))
     coco = opened(tmp_path / "a.json")
     assert (len(coco.getAnnIds()), len(coco.getCatIds())) == (0, 5)
-    assert "research use only" in json.loads((tmp_path / "a.json").read_text())["info"][
-        "description"
-    ].lower()
+    assert (
+        "research use only"
+        in json.loads((tmp_path / "a.json").read_text())["info"]["description"].lower()
+    )

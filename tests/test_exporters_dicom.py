@@ -186,10 +186,8 @@ def test_a_dicom_slide_is_referred_to(result: wsiseg.Result, tmp_path: Path) -> 
         assert reference.ReferencedSOPInstanceUID == finest.SOPInstanceUID
         assert made.ReferencedSeriesSequence[0].SeriesInstanceUID == "1.2.4"
         assert "made up" not in made.AnnotationGroupSequence[0].AnnotationGroupDescription
-    with pytest.raises(UsageError, match="4000 × 3000 px.*found: 1000 × 750 px"):
-        export_dicom_ann(
-            result, tmp_path / "b.dcm", DicomAnnOptions(source=slide / "1000.dcm")
-        )
+    with pytest.raises(UsageError, match=r"4000 × 3000 px.*found: 1000 × 750 px"):
+        export_dicom_ann(result, tmp_path / "b.dcm", DicomAnnOptions(source=slide / "1000.dcm"))
     with pytest.raises(UsageError, match="holds no DICOM whole-slide image"):
         export_dicom_ann(result, tmp_path / "b.dcm", DicomAnnOptions(source=slide / "notes.txt"))
     with pytest.raises(SlideNotReadable, match="does not exist"):

@@ -112,5 +112,5 @@ def test_other_numbers_are_another_bundle(result: wsiseg.Result, tmp_path: Path)
 
 
 def test_an_unknown_release_is_refused() -> None:
-    with pytest.raises(UsageError, match="'R3'.*R5, R4B"):
+    with pytest.raises(UsageError, match=r"'R3'.*R5, R4B"):
         FhirOptions("R3")

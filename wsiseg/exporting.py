@@ -18,6 +18,7 @@ from wsiseg.plugins import load_plugin
 from wsiseg.results import Result
 from wsiseg.stats import names_apart
 
+
 def export_runs(
     results: Sequence[Result],
     format: str,  # noqa: A002

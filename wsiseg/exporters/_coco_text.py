@@ -66,9 +66,9 @@ def _put_text(out: NDArray[np.uint8], at: int, text: int) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def _twice_area(xy: NDArray[np.int64], start: int, stop: int) -> np.int64:
+def _twice_area(xy: NDArray[np.int64], start: int, stop: int) -> int:
     """Return twice the signed area of a closed ring, in 0.0001 px²."""
-    total = np.int64(0)
+    total = 0
     for v in range(start, stop - 1):
         # From the first vertex, so that large coordinates cannot overflow.
         ax, ay = xy[v, 0] - xy[start, 0], xy[v, 1] - xy[start, 1]

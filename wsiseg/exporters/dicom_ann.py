@@ -71,7 +71,7 @@ def export_dicom_ann(
     OutputNotWritable
         If the operating system refuses to write.
     """
-    highdicom = needed("dicom-ann")
+    needed("dicom-ann")
     batches = chosen_batches(result, options, _COLUMNS)
     source = made_up_source(result)
     if options.source is not None:
@@ -84,7 +84,7 @@ def export_dicom_ann(
     for number, name in enumerate(names, start=1):
         uid = new_uid(result, f"group {number} of {content}")
         groups.append(_group(number, uid, name, nuclei.pop(name), result, source))
-    annotations = _annotations(highdicom, groups, content, result, source)
+    annotations = _annotations(groups, content, result, source)
     with finished_file(destination) as partial:
         annotations.save_as(partial, enforce_file_format=True)
 
@@ -218,9 +218,7 @@ def _colour(highdicom: Any, result: ExportableResult, label: str) -> Any:
     return None if rgb is None else highdicom.color.CIELabColor.from_rgb(*rgb)
 
 
-def _annotations(
-    highdicom: Any, groups: list[Any], content: str, result: ExportableResult, source: Source
-) -> Any:
+def _annotations(groups: list[Any], content: str, result: ExportableResult, source: Source) -> Any:
     ann = needed("dicom-ann", "highdicom.ann")
     coding = needed("dicom-ann", "highdicom.coding_schemes")
     made = ann.MicroscopyBulkSimpleAnnotations(

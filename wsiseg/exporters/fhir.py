@@ -50,9 +50,7 @@ class FhirOptions:
 _USUAL = FhirOptions()
 
 
-def export_fhir(
-    result: ExportableResult, destination: Path, options: FhirOptions = _USUAL
-) -> None:
+def export_fhir(result: ExportableResult, destination: Path, options: FhirOptions = _USUAL) -> None:
     """Write a run's counts as a FHIR bundle of the type `collection`.
 
     One Observation for each class, zeros included, and one for all nuclei, each with the

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from wsiseg.exporters import ExportableResult
+from wsiseg.exporters._cells_batch import BBOX_FIELDS
 from wsiseg.exporters._choice import ColumnChoice, chosen_batches
 from wsiseg.exporters._columns import POLYGON_COLUMNS, schema_of
-from wsiseg.exporters._cells_batch import BBOX_FIELDS
 from wsiseg.exporters._finish import finished_file, refuse_existing
 from wsiseg.exporters.parquet import CELLS_SCHEMA, ROW_GROUP_ROWS, geo_metadata
 

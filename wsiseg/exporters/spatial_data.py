@@ -5,6 +5,7 @@ Marconato et al. 2024, doi:10.1038/s41592-024-02212-x.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,8 @@ def export_spatialdata(
     """Write a run's nuclei as a SpatialData Zarr store.
 
     All nuclei are held in memory as shapes: about 2.5 kB each.  The table annotates the
-    shapes by `cell_id`; both lie in µm (`um`) and in pixels (`px`) of the slide.
+    shapes by `cell_id`; they lie in µm (`um`) and in pixels (`px`) of the slide.  Without nuclei
+    there is a table without rows only: SpatialData has no shapes without a shape.
 
     Raises
     ------
@@ -63,15 +65,20 @@ def export_spatialdata(
         If the operating system refuses to write.
     """
     spatialdata = needed("spatialdata")
-    elements: dict[str, Any] = {"shapes": {SHAPES: _shapes(result, options)}}
-    elements["tables"] = {TABLE: _table(result, options)}
+    table = _table(result, options)
+    elements: dict[str, Any] = {"tables": {TABLE: table}}
+    if table.n_obs:
+        elements["shapes"] = {SHAPES: _shapes(result, options)}
     if options.labels:
         elements["labels"] = {LABELS: _labels(result)}
     data = spatialdata.SpatialData(**elements, attrs={"wsiseg": {"slide": result.name}})
     refuse_existing(destination)
     with finished_directory(destination) as partial:
         # It makes its folder itself.
-        data.write(partial / "store")
+        with warnings.catch_warnings():
+            # What its packages tell each other about their next versions.
+            warnings.filterwarnings("ignore", "zarr v3 autosharding", UserWarning)
+            data.write(partial / "store")
         _lift(partial / "store", partial)
 
 
@@ -111,8 +118,10 @@ def _table(result: ExportableResult, options: SpatialdataOptions) -> Any:
     table = annotated_table(result, options, MICRONS)
     # The name of the element each row describes; `region` of the cell table is another thing.
     table.obs = table.obs.rename(columns={"region": "region_of_interest"})
-    table.obs["element"] = pandas.Categorical([SHAPES] * table.n_obs, categories=[SHAPES])
     table.obs["cell_id"] = table.obs["cell_id"].astype("int64")
+    if table.n_obs == 0:
+        return models.TableModel.parse(table)
+    table.obs["element"] = pandas.Categorical([SHAPES] * table.n_obs, categories=[SHAPES])
     return models.TableModel.parse(
         table, region=SHAPES, region_key="element", instance_key="cell_id"
     )
