@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wsiseg.doctor import run_checks
     from wsiseg.dry_run import SlideEstimate, estimate_many
     from wsiseg.errors import WsisegError
-    from wsiseg.exporting import export_runs
+    from wsiseg.exporting import export_runs, list_formats
     from wsiseg.listing import SlideEntry, list_slides
     from wsiseg.many import segment_many
     from wsiseg.models import list_models, load_model
@@ -61,6 +61,7 @@ __all__ = [
     "estimate_many",
     "export_runs",
     "find_results",
+    "list_formats",
     "list_models",
     "list_slides",
     "load_model",
@@ -107,6 +108,7 @@ _HOME = {
     "estimate_many": "dry_run",
     "export_runs": "exporting",
     "find_results": "results",
+    "list_formats": "exporting",
     "list_models": "models",
     "list_slides": "listing",
     "load_model": "models",

@@ -27,6 +27,7 @@ from wsiseg._run_folder import (
 from wsiseg.assemble import CellCounts, assemble_cells
 from wsiseg.errors import OutputExists, WarningsRefused
 from wsiseg.exporters import find_exporter
+from wsiseg.exporters.formats import suffix_of
 from wsiseg.features import tile_groups
 from wsiseg.machine import PeakMemory, cores
 from wsiseg.manifest import (
@@ -372,9 +373,9 @@ def _export(result: Result, name: str) -> None:
 
 def _export_path(result: Result, name: str) -> Path | None:
     """Return where an export stands in the run directory; None: it is always made."""
-    if name == "ome-zarr":
+    if name in ("ome-zarr", "geoparquet"):
         return None
-    return result.path / {"geojson": "cells.geojson.gz"}.get(name, f"cells.{name}")
+    return result.path / f"cells{suffix_of(name)}"
 
 
 def _with_exports(result: Result, formats: Sequence[str]) -> Result:
