@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from wsiseg.parts import Part, parse_part
     from wsiseg.plan import PlanOptions
     from wsiseg.regions import Region, read_regions
+    from wsiseg.reports import Citation, WrittenReport, cite, write_report
     from wsiseg.results import Result, find_results, open_result
     from wsiseg.scale import ScaleOptions
     from wsiseg.seam_check import SeamCheckOptions, SeamReport, seamcheck
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchStatus",
+    "Citation",
     "ComputeOptions",
     "Done",
     "Failed",
@@ -48,8 +50,10 @@ __all__ = [
     "SlideEstimate",
     "SlideInfo",
     "TissueOptions",
+    "WrittenReport",
     "WsisegError",
     "batch_status",
+    "cite",
     "estimate_many",
     "export_runs",
     "find_results",
@@ -67,10 +71,12 @@ __all__ = [
     "segment",
     "segment_many",
     "slide_stats",
+    "write_report",
 ]
 
 _HOME = {
     "BatchStatus": "status",
+    "Citation": "reports",
     "ComputeOptions": "api",
     "Done": "batches",
     "Failed": "batches",
@@ -86,8 +92,10 @@ _HOME = {
     "SlideEstimate": "dry_run",
     "SlideInfo": "slides",
     "TissueOptions": "tissue",
+    "WrittenReport": "reports",
     "WsisegError": "errors",
     "batch_status": "status",
+    "cite": "reports",
     "estimate_many": "dry_run",
     "export_runs": "exporting",
     "find_results": "results",
@@ -105,6 +113,7 @@ _HOME = {
     "segment": "api",
     "segment_many": "many",
     "slide_stats": "stats",
+    "write_report": "reports",
 }
 
 

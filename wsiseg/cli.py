@@ -51,6 +51,7 @@ from wsiseg._cli_options import (
     TissueOption,
     WorkersOption,
 )
+from wsiseg._cli_report import cite, report
 from wsiseg.errors import ResultNotReadable, WsisegError
 from wsiseg.signals import INTERRUPTED, ended_by_signals, work_begins
 from wsiseg.terminal import (
@@ -70,6 +71,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(report)
+app.command()(cite)
 
 
 @app.command()
