@@ -150,14 +150,13 @@ def _computed(result: Result, number: _Numbers) -> Iterator[str]:
     numerics = result.run.get("numerics") or {}
     versions = result.run.get("versions") or {}
     if numerics:
-        torch = (
-            f"; the network was trained with PyTorch{number[PYTORCH]}" if PYTORCH in number else ""
-        )
+        torch = number.get(PYTORCH)
+        trained = f"; the network was trained with PyTorch{torch}" if torch else ""
         others = ", ".join(f"{name} {v}" for name, v in versions.items())
         device = str(numerics.get("device_kind")).upper()
         yield (
             f"Computation: {device}, {numerics.get('precision')}, backend "
-            f"{numerics.get('backend')}{f', with {others}' if others else ''}{torch}."
+            f"{numerics.get('backend')}{f', with {others}' if others else ''}{trained}."
         )
 
 
@@ -176,7 +175,9 @@ def _limits(result: Result, number: _Numbers) -> Iterator[str]:
         )
     if valid := about.get("classes_valid_on"):
         yield f"Classes are valid on: {valid}".rstrip(".") + "."
-    failures = [str(said).strip().rstrip(".") for said in about.get("known_failures", ())]
+    failures = [
+        str(said).replace("`", "").strip().rstrip(".") for said in about.get("known_failures", ())
+    ]
     if failures:
         yield f"Known failures: {'; '.join(failures)}."
     warned = [str(w["message"]).strip().rstrip(".") for w in result.warnings]

@@ -32,11 +32,11 @@ class Measure:
 MEASURES = (
     Measure("area_um2", "Nuclear area", "µm²", low=0.0),
     Measure("circularity", "Circularity", "1 is a circle", low=0.0, high=1.0),
-    Measure("hematoxylin_od_mean", "Haematoxylin, mean of a nucleus", "optical density"),
-    Measure("eosin_od_mean", "Eosin, mean of a nucleus", "optical density"),
-    Measure("nearest_cell_um", "Distance to the nearest nucleus", "µm", low=0.0),
-    Measure("nucleus_prob", "Probability of being a nucleus", "mean in it", 0.0, 1.0),
-    Measure("class_prob", "Probability of its class", "mean in it", 0.0, 1.0),
+    Measure("hematoxylin_od_mean", "Haematoxylin density", "OD"),
+    Measure("eosin_od_mean", "Eosin density", "OD"),
+    Measure("nearest_cell_um", "Nearest nucleus", "µm", low=0.0),
+    Measure("nucleus_prob", "Probability", "nucleus", 0.0, 1.0),
+    Measure("class_prob", "Probability", "its class", 0.0, 1.0),
 )
 
 

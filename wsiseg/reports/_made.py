@@ -58,7 +58,9 @@ def how_it_was_made(result: Result) -> Made:
     longest = max(seconds.values(), default=0.0)
     return Made(
         model=_model_rows(result, card, about),
-        known_failures=tuple(str(said) for said in about.get("known_failures", ())),
+        known_failures=tuple(
+            str(said).replace("`", "") for said in about.get("known_failures", ())
+        ),
         slide=_slide_rows(result),
         computation=_computation_rows(run),
         stages=tuple(

@@ -29,8 +29,8 @@ _MEANINGS = {
 }
 _VALUES = (
     ("focus", "Focus", "1 / width of edges in µm; below 1.3 is blurred"),
-    ("mean_confidence", "Mean probability of a tile's nuclei", "below 0.7 is unsure"),
-    ("hematoxylin_od", "Haematoxylin, optical density of stained pixels", ""),
+    ("mean_confidence", "Mean probability", "of a tile's nuclei; below 0.7 is unsure"),
+    ("hematoxylin_od", "Haematoxylin density", "mean OD of stained pixels"),
 )
 _BINS = 24
 
