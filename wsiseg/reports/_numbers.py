@@ -29,8 +29,8 @@ def percent(share: float | None) -> str:
     if share is None or not math.isfinite(share):
         return NONE
     if 0 < share < 0.001:
-        return "<0.1 %"
-    return f"{100 * share:.1f} %"
+        return "<0.1\u00a0%"
+    return f"{100 * share:.1f}\u00a0%"
 
 
 def size(n_bytes: float) -> str:

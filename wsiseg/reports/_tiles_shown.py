@@ -16,6 +16,8 @@ from wsiseg.reports._shapes import Canvas
 
 _MOST_DRAWN = 4000
 """More tiles than this are too fine to be seen, and make a page large."""
+_FRAME = 5.0
+"""Distance of the frames of a tile's flags, in units of the canvas."""
 _UNREADABLE = "unreadable"
 _MEANINGS = {
     "blurred": "out of focus: edges are wider than 0.77 µm",
@@ -86,23 +88,38 @@ def shown_tiles(run: Path, canvas: Canvas) -> ShownTiles | None:
         return None
     codes = [*FLAGS, _UNREADABLE]
     codes += sorted(set().union(*flags) - set(codes))
-    rows = tuple(_flag_row(code, flags, boxes.tolist(), canvas) for code in codes)
+    frames = _frames(codes, flags, boxes.tolist(), _FRAME / canvas.per_px)
+    rows = tuple(_flag_row(code, frames[code], len(flags), canvas) for code in codes)
     path = canvas.boxes(boxes.tolist()) if len(boxes) <= _MOST_DRAWN else ""
     return ShownTiles(len(flags), sum(map(bool, flags)), rows, values, path)
 
 
+def _frames(
+    codes: Sequence[str],
+    flags: Sequence[frozenset[str]],
+    boxes: Sequence[Sequence[float]],
+    line_px: float,
+) -> dict[str, list[tuple[float, ...]]]:
+    """Return the frames of each flag; a tile's further flags stand inside the first."""
+    frames: dict[str, list[tuple[float, ...]]] = {code: [] for code in codes}
+    for (x, y, width, height), found in zip(boxes, flags, strict=True):
+        for place, code in enumerate(code for code in codes if code in found):
+            inset = min((place + 0.5) * line_px, 0.45 * width, 0.45 * height)
+            frames[code].append((x + inset, y + inset, width - 2 * inset, height - 2 * inset))
+    return frames
+
+
 def _flag_row(
-    code: str, flags: Sequence[frozenset[str]], boxes: Sequence[Sequence[float]], canvas: Canvas
+    code: str, frames: Sequence[Sequence[float]], n_tiles: int, canvas: Canvas
 ) -> FlagRow:
-    mine = [box for box, found in zip(boxes, flags, strict=True) if code in found]
     return FlagRow(
         code=code,
         # Codes of later versions are untrusted as names of CSS classes.
         css=f"f-{code}" if code in _MEANINGS else "f-other",
         meaning=_MEANINGS.get(code, "a flag of another version of wsiseg"),
-        n=len(mine),
-        share=len(mine) / len(flags) if flags else None,
-        path=canvas.boxes(mine[:_MOST_DRAWN]),
+        n=len(frames),
+        share=len(frames) / n_tiles if n_tiles else None,
+        path=canvas.boxes(frames[:_MOST_DRAWN]),
     )
 
 
