@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from wsiseg.parts import Part, parse_part
     from wsiseg.plan import PlanOptions
     from wsiseg.regions import Region, read_regions
+    from wsiseg.reports import Citation, WrittenReport, cite, write_report
     from wsiseg.results import Result, find_results, open_result
     from wsiseg.review import Review, ReviewOptions, ReviewSample, make_review, read_review
     from wsiseg.scale import ScaleOptions
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchStatus",
+    "Citation",
     "Classification",
     "ClassifyOptions",
     "ComputeOptions",
@@ -55,8 +57,10 @@ __all__ = [
     "SlideEstimate",
     "SlideInfo",
     "TissueOptions",
+    "WrittenReport",
     "WsisegError",
     "batch_status",
+    "cite",
     "classify",
     "estimate_many",
     "export_runs",
@@ -78,10 +82,12 @@ __all__ = [
     "segment",
     "segment_many",
     "slide_stats",
+    "write_report",
 ]
 
 _HOME = {
     "BatchStatus": "status",
+    "Citation": "reports",
     "Classification": "classification",
     "ClassifyOptions": "classification",
     "ComputeOptions": "api",
@@ -102,8 +108,10 @@ _HOME = {
     "SlideEstimate": "dry_run",
     "SlideInfo": "slides",
     "TissueOptions": "tissue",
+    "WrittenReport": "reports",
     "WsisegError": "errors",
     "batch_status": "status",
+    "cite": "reports",
     "classify": "classification",
     "estimate_many": "dry_run",
     "export_runs": "exporting",
@@ -125,6 +133,7 @@ _HOME = {
     "segment": "api",
     "segment_many": "many",
     "slide_stats": "stats",
+    "write_report": "reports",
 }
 
 

@@ -54,6 +54,7 @@ from wsiseg._cli_options import (
     WorkersOption,
     names_in,
 )
+from wsiseg._cli_report import cite, report
 from wsiseg._cli_review import review
 from wsiseg.errors import WsisegError
 from wsiseg.signals import INTERRUPTED, ended_by_signals, work_begins
@@ -74,6 +75,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(report)
+app.command()(cite)
 
 
 @app.command()

@@ -49,7 +49,8 @@ from wsiseg.rundir import (
 )
 from wsiseg.runners import TileRunner
 from wsiseg.side_files import (
-    write_overlay,
+    read_slide,
+    write_pictures,
     write_readme,
     write_regions,
     write_summary,
@@ -284,8 +285,9 @@ def _write_side_files(
     write_tiles(folder.path / "tiles.parquet", plan, reports)
     if plan.regions:
         write_regions(folder.path / "regions.geojson", plan, result.bounds_origin_px)
-    write_thumbnail(folder.path / "thumbnail.png", plan, reports)
-    write_overlay(folder.path / "overlay.png", plan, result)
+    slide = read_slide(plan)
+    write_thumbnail(folder.path / "thumbnail.png", plan, reports, slide)
+    write_pictures(folder.path, plan, result, slide[0])
 
 
 def tile_job(plan: RunPlan, folder: RunDir) -> TileJob:
