@@ -18,13 +18,6 @@ class RoiOriginName(enum.StrEnum):
     slide = "slide"
 
 
-class Grouping(enum.StrEnum):
-    """What counts are grouped by, besides slide and class."""
-
-    slide = "slide"
-    region = "region"
-
-
 SlidesArgument = Annotated[
     list[Path], typer.Argument(help="Slides, images, folders of them, or CSV files that list them.")
 ]

@@ -31,7 +31,6 @@ from wsiseg._cli_options import (
     ForceScale,
     FormatOption,
     FromObjective,
-    Grouping,
     MeasureOption,
     MemoryOption,
     ModelOption,
@@ -46,7 +45,6 @@ from wsiseg._cli_options import (
     RoiOption,
     RoiOriginName,
     RoiOriginOption,
-    RunsArgument,
     SkipBadTiles,
     SlidesArgument,
     Strict,
@@ -54,6 +52,7 @@ from wsiseg._cli_options import (
     WorkersOption,
     names_in,
 )
+from wsiseg._cli_query import query, stats
 from wsiseg._cli_report import cite, report
 from wsiseg._cli_review import review
 from wsiseg.errors import WsisegError
@@ -224,29 +223,6 @@ def info(slide: Path, reader: ReaderOption = None) -> None:
 
 
 @app.command()
-def stats(
-    runs: RunsArgument,
-    by: Annotated[Grouping, typer.Option(help="slide, or each region of interest.")] = (
-        Grouping.slide
-    ),
-) -> None:
-    """Count cells per slide (and region) and class, zeros included."""
-    with errors_to_exit_codes():
-        results, unread = [], []
-        for path in wsiseg.find_results(runs):
-            try:
-                results.append(wsiseg.open_result(path))
-            except WsisegError as error:
-                unread.append(error)
-        count = wsiseg.region_stats if by is Grouping.region else wsiseg.slide_stats
-        print_table(count(results).to_pylist())
-    for reason in unread:
-        typer.secho(f"not counted: {reason}", fg="red", err=True)
-    if unread:
-        raise typer.Exit(SOME_FAILED)
-
-
-@app.command()
 def status(
     out: Annotated[Path, typer.Argument(help="The folder that --out named.")],
     json: Annotated[
@@ -306,6 +282,8 @@ def models() -> None:
 
 
 app.add_typer(review, name="review")
+app.command()(query)
+app.command()(stats)
 
 
 def main() -> None:
