@@ -115,9 +115,9 @@ def density_of_tiles(
     n_tiles = _effective_tiles(area_mm2)
     # At least two blocks of that reach are needed to see how they differ.
     reach = min(math.ceil(REACH_SHARE * math.sqrt(n_tiles)), math.floor(math.sqrt(n_tiles / 2)) - 1)
-    degrees = n_tiles / (reach + 1) ** 2 - 1
     if area <= 0 or reach < 1:
         return UNKNOWN
+    degrees = n_tiles / (reach + 1) ** 2 - 1
     if total == 0:
         return _of_none(area, confidence)
     residual = np.zeros((int(np.ptp(row)) + 1, int(np.ptp(col)) + 1))
