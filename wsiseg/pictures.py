@@ -45,6 +45,7 @@ __all__ = [
     "Crop",
     "CropChoice",
     "CropKind",
+    "Picture",
     "SeamView",
     "choose_crops",
     "draw_crop",

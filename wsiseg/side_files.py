@@ -226,8 +226,8 @@ def _centroids(result: Result) -> Iterator[Centroids]:
         ]
         given = np.sum(np.isfinite(known), axis=0)
         certainty = np.nansum(known, axis=0) / np.where(given > 0, given, np.nan)
-        places = (batch[name].to_numpy() for name in ("cell_id", "x", "y"))
-        yield Centroids(*places, certainty)
+        cell_id, x, y = (batch[name].to_numpy() for name in ("cell_id", "x", "y"))
+        yield Centroids(cell_id, x, y, certainty)
 
 
 def _seams(plan: RunPlan) -> tuple[list[float], list[float]]:

@@ -81,15 +81,11 @@ _Numbers = Mapping[Reference, str]
 
 def _program(result: Result, version: str, number: _Numbers) -> Iterator[str]:
     card, slide = _card(result), result.run["slide"]
-    network = {"hovernet": f"a HoVer-Net-like network{number.get(HOVERNET, '')}"}
-    kind = network.get(str(card.get("architecture")), f"architecture {card.get('architecture')}")
-    encoder = str((card.get("network") or {}).get("encoder", ""))
-    if encoder:
-        kind += f" with encoder {encoder}{number.get(EFFICIENTNET, '')}"
-    sha = str(result.run["model"].get("sha256", ""))
+    sha = str(result.run["model"].get("sha256", "not recorded"))
+    network = _network(card, number)
     yield (
         f"Nuclei were segmented in the H&E-stained whole-slide image with wsiseg {version} [1], "
-        f"model {result.model_name} ({kind}; SHA-256 {sha})."
+        f"model {result.model_name} ({network}SHA-256 {sha})."
     )
     source = {"file": "as stored in the file"}.get(str(slide.get("mpp_source")), "as given")
     model_mpp = result.frame.scale * result.mpp
@@ -108,6 +104,18 @@ def _program(result: Result, version: str, number: _Numbers) -> Iterator[str]:
         yield f"Nuclei were assigned to the classes {', '.join(result.class_names)}{learned}."
 
 
+def _network(card: Mapping[str, Any], number: _Numbers) -> str:
+    """Return what kind of network it is, up to what follows; empty if the card does not say."""
+    architecture = card.get("architecture")
+    if not architecture:
+        return ""
+    known = {"hovernet": f"a HoVer-Net-like network{number.get(HOVERNET, '')}"}
+    kind = known.get(str(architecture), f"architecture {architecture}")
+    encoder = (card.get("network") or {}).get("encoder")
+    with_encoder = f" with encoder {encoder}{number.get(EFFICIENTNET, '')}" if encoder else ""
+    return f"{kind}{with_encoder}; "
+
+
 def _area(result: Result) -> Iterator[str]:
     tissue = (result.run.get("options") or {}).get("tissue")
     if isinstance(tissue, Mapping) and "target_mpp" in tissue:
@@ -119,9 +127,12 @@ def _area(result: Result) -> Iterator[str]:
     within = f" within {n} region{'s' if n > 1 else ''} of interest" if n else ""
     yield f"{what}{within} measured {short(result.analysed_mm2, 4)} mm²; densities refer to it."
     if left_out := len((result.run.get("tiles") or {}).get("unreadable", ())):
-        yield f"{left_out} tiles could not be read and are not part of it."
+        one = left_out == 1
+        said = "1 tile" if one else f"{left_out} tiles"
+        yield f"{said} could not be read and {'is' if one else 'are'} not part of it."
     if n_missing := sum(bool(region["missing"]) for region in result.regions):
-        yield f"{n_missing} cores of the microarray were marked as missing and hold no counts."
+        said = "1 core of the microarray was" if n_missing == 1 else f"{n_missing} cores were"
+        yield f"{said} marked as missing and not counted."
 
 
 def _tiles(result: Result) -> Iterator[str]:
@@ -141,8 +152,8 @@ def _tiles(result: Result) -> Iterator[str]:
 def _measured(result: Result, number: _Numbers) -> Iterator[str]:
     yield (
         f"In all, {whole(result.run['n_cells'])} nuclei were found; areas are pixel counts times "
-        "the area of a pixel, perimeters use the Crofton formula, and optical densities are those "
-        f"of haematoxylin and eosin after colour deconvolution{number[DECONVOLUTION]}."
+        "the area of a pixel, perimeters use the Crofton formula; optical densities, where given, "
+        f"are those of haematoxylin and eosin after colour deconvolution{number[DECONVOLUTION]}."
     )
 
 

@@ -122,7 +122,9 @@ def _distribution(
     known = np.isfinite(values)
     of_known, codes = values[known], codes[known]
     low, high = _axis(measure, of_known)
-    counts, _ = np.histogram(np.clip(of_known, low, high), _BINS, (low, high))
+    # In single precision values on an edge would fall beside it.
+    within = np.clip(of_known.astype(np.float64), low, high)
+    counts, _ = np.histogram(within, _BINS, (low, high))
     median = float(np.median(of_known))
     spreads = []
     for code, name in enumerate(result.class_names):

@@ -24,6 +24,7 @@ from wsiseg.reports._rendering import render
 from wsiseg.reports._shapes import Canvas, canvas_of, rings_of_file
 from wsiseg.reports._tiles_shown import ShownTiles, shown_tiles
 from wsiseg.results import Result
+from wsiseg.rundir import unreadable_tiles
 from wsiseg.stats import region_stats
 
 _KINDS = {
@@ -84,6 +85,10 @@ class SlideView:
 
     name: str
     result: Result
+    finished: str
+    """Date; empty if it is not known."""
+    unreadable: tuple[str, ...]
+    """Tiles that were left out, and why."""
     summary: dict[str, Any]
     classes: tuple[ClassRow, ...]
     map: SlideMap
@@ -129,6 +134,11 @@ def slide_view(result: Result, name: str, home: str = "") -> SlideView:
     return SlideView(
         name=name,
         result=result,
+        finished=str(result.run.get("finished_utc") or "")[:10],
+        unreadable=tuple(
+            f"row {tile['row']}, column {tile['col']}: {tile['reason']}"
+            for tile in unreadable_tiles(result.run)
+        ),
         summary=summary,
         classes=tuple(class_rows(result, summary)),
         map=_slide_map(result, canvas, stored, tissue_px),

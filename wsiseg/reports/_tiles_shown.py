@@ -16,7 +16,7 @@ from wsiseg.reports._shapes import Canvas
 
 _MOST_DRAWN = 4000
 """More tiles than this are too fine to be seen, and make a page large."""
-_FRAME = 5.0
+_FRAME = 4.0
 """Distance of the frames of a tile's flags, in units of the canvas."""
 _UNREADABLE = "unreadable"
 _MEANINGS = {
