@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wsiseg.api import ComputeOptions, segment
     from wsiseg.batches import Done, Failed
+    from wsiseg.classification import Classification, ClassifyOptions, classify
     from wsiseg.demo import run_demo
     from wsiseg.doctor import run_checks
     from wsiseg.dry_run import SlideEstimate, estimate_many
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchStatus",
+    "Classification",
+    "ClassifyOptions",
     "ComputeOptions",
     "Done",
     "Failed",
@@ -54,6 +57,7 @@ __all__ = [
     "TissueOptions",
     "WsisegError",
     "batch_status",
+    "classify",
     "estimate_many",
     "export_runs",
     "find_results",
@@ -77,6 +81,8 @@ __all__ = [
 
 _HOME = {
     "BatchStatus": "status",
+    "Classification": "classification",
+    "ClassifyOptions": "classification",
     "ComputeOptions": "api",
     "Done": "batches",
     "Failed": "batches",
@@ -97,6 +103,7 @@ _HOME = {
     "TissueOptions": "tissue",
     "WsisegError": "errors",
     "batch_status": "status",
+    "classify": "classification",
     "estimate_many": "dry_run",
     "export_runs": "exporting",
     "find_results": "results",

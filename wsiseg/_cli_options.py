@@ -60,6 +60,13 @@ PartOption = Annotated[
 SkipBadTiles = Annotated[
     bool, typer.Option("--skip-bad-tiles", help="Leave out tiles that cannot be read.")
 ]
+MeasureOption = Annotated[
+    str,
+    typer.Option(
+        help="What goes into features.parquet: neighbours, ring, texture, probabilities "
+        "(separated by commas), all or none."
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would run, how long, how large; write nothing.")
 ]

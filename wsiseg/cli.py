@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import wsiseg
+from wsiseg._cli_classify import classify
 from wsiseg._cli_exit import (
     BUG,
     DONE,
@@ -31,6 +32,7 @@ from wsiseg._cli_options import (
     FormatOption,
     FromObjective,
     Grouping,
+    MeasureOption,
     MemoryOption,
     ModelOption,
     MppOption,
@@ -92,6 +94,7 @@ def segment(
     memory_gb: MemoryOption = None,
     cluster: ClusterOption = None,
     format: FormatOption = "geojson",  # noqa: A002
+    measure: MeasureOption = "all",
     skip_bad_tiles: SkipBadTiles = False,
     part: PartOption = None,
     strict: Strict = False,
@@ -109,6 +112,7 @@ def segment(
                 tissue=tissue,
                 roi=roi,
                 roi_origin=roi_origin.value,
+                measure=measure,
                 skip_bad_tiles=skip_bad_tiles,
             ),
             "compute": wsiseg.ComputeOptions(
@@ -301,6 +305,9 @@ def export(
         typer.secho(f"not exported: {reason}", fg="red", err=True)
     if unread:
         raise typer.Exit(SOME_FAILED)
+
+
+app.command()(classify)
 
 
 @app.command()

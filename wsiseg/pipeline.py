@@ -27,6 +27,7 @@ from wsiseg._run_folder import (
 from wsiseg.assemble import CellCounts, assemble_cells
 from wsiseg.errors import OutputExists, WarningsRefused
 from wsiseg.exporters import find_exporter
+from wsiseg.features import tile_groups
 from wsiseg.machine import PeakMemory, cores
 from wsiseg.manifest import (
     cell_fields,
@@ -299,6 +300,7 @@ def tile_job(plan: RunPlan, folder: RunDir) -> TileJob:
         run_key=plan.run_key,
         # A worker may have another working directory.
         folder=folder.path.absolute(),
+        measure=tile_groups(plan.options.measure),
         skip_bad_tiles=plan.options.skip_bad_tiles,
     )
 

@@ -39,6 +39,7 @@ from wsiseg._regions_json import (
     drawn_objects,
     load_json,
 )
+from wsiseg._regions_marks import Mark, MarkKind, marks_of
 from wsiseg._regions_place import (
     UsedOrigin,
     build_regions,
@@ -55,6 +56,8 @@ from wsiseg.geometry import Box
 
 __all__ = [
     "Drawn",
+    "Mark",
+    "MarkKind",
     "Memberships",
     "Region",
     "RegionFile",
@@ -65,6 +68,7 @@ __all__ = [
     "covered",
     "parse_objects",
     "parse_regions",
+    "read_marks",
     "read_packed",
     "read_regions",
     "region_fingerprint",
@@ -212,6 +216,36 @@ def parse_objects(
     drawn = all_objects(document, label, notes)
     origin_px = file_origin(document) or (float(bounds.x_px), float(bounds.y_px))
     return drawn, origin_px, tuple(notes.warnings())
+
+
+def read_marks(
+    path: Path, corner_px: tuple[float, float]
+) -> tuple[list[Mark], tuple[float, float], tuple[str, ...]]:
+    """Read what was marked with a class: points, areas and detections.
+
+    Parameters
+    ----------
+    path : Path
+        As for `read_regions`.
+    corner_px : (float, float)
+        Level-0 (x, y) of the slide's bounds: what QuPath's coordinates are relative to.
+
+    Returns
+    -------
+    marks, origin_px, warnings
+        The marks, in the file's own coordinates; the level-0 (x, y) of those coordinates' (0, 0);
+        what was passed over, a line each.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read, is no GeoJSON, or a geometry is damaged.
+    """
+    label = str(path)
+    document = load_json(read_packed(path, label), label)
+    notes = Notes()
+    marks = marks_of(document, label, notes)
+    return marks, file_origin(document) or corner_px, tuple(notes.warnings())
 
 
 def read_packed(path: Path, label: str) -> bytes:
