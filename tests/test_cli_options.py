@@ -165,7 +165,7 @@ def test_review_owns_no_default() -> None:
     there = commands()["review"].commands
     options = {each.name: each.default for each in there["make"].params if each.name != "help"}
     named = inspect.signature(wsiseg.make_review).parameters
-    for name in ("name", "to", "overwrite"):
+    for name in ("classes", "name", "to", "overwrite"):
         assert options.pop(name) == named[name].default
     assert options.keys() == REVIEW_OPTIONS.keys() | {"run", "out"}
     defaults = {f"options.{each.name}": each.default for each in fields(wsiseg.ReviewOptions)}
@@ -188,6 +188,7 @@ def test_each_option_of_review_reaches_its_own_field(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(wsiseg, "make_review", stop)
     monkeypatch.setattr(wsiseg, "read_review", stop)
     sample = ["-n", "7", "--side-um", "80", "--seed", "5", "--share-uncertain", "0.5"]
+    sample += ["--classes", "c"]
     rest = ["--name", "b", "--to", "t", "--overwrite"]
     for call in (
         ["make", "a.wsiseg", "-o", "s.geojson", *sample],
@@ -198,7 +199,7 @@ def test_each_option_of_review_reaches_its_own_field(monkeypatch: pytest.MonkeyP
     options = wsiseg.ReviewOptions(7, 80, 5, 0.5)
     assert said == [
         (Path("a.wsiseg"), Path("s.geojson"), options),
-        common,
+        {"classes": "c"} | common,
         (Path("a.wsiseg"), Path("e.geojson")),
         common,
     ]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
@@ -23,14 +24,17 @@ from typer.testing import CliRunner
 import wsiseg
 from wsiseg import ReviewOptions, make_review, read_review
 from wsiseg._review_squares import draw_sample
+from wsiseg.class_versions import CLASSES_SCHEMA
 from wsiseg.cli import app
 from wsiseg.errors import (
     OutputExists,
     OutputNotWritable,
     ResultNotReadable,
+    UnknownName,
     UsageError,
 )
 from wsiseg.evaluation.sampling import Estimate, difference_total
+from wsiseg.exporters.class_table import write_class_version
 from wsiseg.review import Review
 from wsiseg.testing.reviewed import Planted, as_qupath_writes, plant_edits
 
@@ -362,6 +366,59 @@ def test_what_is_no_nucleus_of_the_squares_is_passed_over(small: Small, tmp_path
         assert any(said in note for note in review.notes), said
 
 
+def test_a_nucleus_of_the_run_beyond_the_edge_is_not_new(tmp_path: Path) -> None:
+    # Rows are shifted, so that some nuclei lie across the edge of whatever square is drawn.
+    places = [(1000.0 + 11 * i + k % 11, 800.0 + 11 * k) for i in range(54) for k in range(54)]
+    table = reviewable_table(places, [None] * len(places))
+    run = reviewable_run(tmp_path / "a.svs.wsiseg", table, shapely.box(1000, 800, 1600, 1400))
+    sample, document = draw(run, tmp_path, n=1, share_uncertain=0, seed=5)
+    shown = set(sample.squares[0].cell_uuids)
+    box = sample.grid.box(sample.squares[0].key)
+    # Left of the square; drawn again so that the centre comes to lie inside.
+    rows = pq.read_table(run / "cells.parquet").to_pylist()
+    (beyond, *_) = [
+        row
+        for row in rows
+        if 0 < box.x_px - row["x"] < 2 and box.y_px + 20 < row["y"] < box.y_end_px - 20
+    ]
+    assert beyond["uuid"] not in shown
+    x, y = beyond["x"] - ORIGIN[0] + 2, beyond["y"] - ORIGIN[1]
+    again = drawn(outline(x - 5, y - 5, x + 5, y + 5))
+    review = read(run, tmp_path, {**document, "features": [*document["features"], again]})
+    assert review.is_untouched
+    assert any("1 objects are nuclei of the run" in note for note in review.notes)
+
+
+def test_a_version_of_the_classes_is_reviewed_as_it_was_shown(tmp_path: Path) -> None:
+    run = reviewable_run(tmp_path / "a.svs.wsiseg")
+    with pytest.raises(UnknownName, match="mine"):
+        make_review(run, tmp_path / "s.geojson", classes="mine")
+    names = ["Tumour", "Other"] * (pq.read_table(run / "cells.parquet").num_rows // 2)
+    batch = pa.record_batch(
+        {
+            "cell_id": pa.array(range(1, len(names) + 1), pa.uint32()),
+            "class_name": pa.array(names, pa.string()),
+            "class_prob": pa.array(np.full(len(names), 0.5), pa.float32()),
+        },
+        schema=CLASSES_SCHEMA,
+    )
+    classes = [
+        {"name": "Tumour", "index": 1, "rgb": [200, 0, 0]},
+        {"name": "Other", "index": 2, "rgb": [0, 0, 200]},
+    ]
+    write_class_version(run, "mine", [batch], classes, {"how": "by hand"})
+    sample = make_review(run, tmp_path / "s.geojson", ReviewOptions(n=6), classes="mine")
+    assert sample.classes_version == "mine"
+    assert sample.n_of_class == {"Tumour": len(names) // 2, "Other": len(names) // 2}
+    _, nuclei = squares_and_nuclei(json.loads((tmp_path / "s.geojson").read_text()))
+    assert {class_of(one) for one in nuclei} == {"Tumour", "Other"}
+    assert nuclei[0]["properties"]["classification"]["color"] in ([200, 0, 0], [0, 0, 200])
+    # Whatever version the reader has open.
+    review = read_review(run, tmp_path / "s.geojson")
+    assert review.is_untouched
+    assert [count.class_name for count in review.counts] == ["Tumour", "Other", "(all)"]
+
+
 def test_detections_count_where_there_is_nothing_else(small: Small, tmp_path: Path) -> None:
     run, _, document = small
     squares, nuclei = squares_and_nuclei(document)
@@ -505,6 +562,8 @@ def test_the_file_of_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a review of another run"):
         read_review(other, out)
     make_review(run, tmp_path / "p.geojson", ReviewOptions(n=5, seed=9), name="p")
+    with pytest.raises(ResultNotReadable, match="no review 'q'; known: p, review"):
+        read_review(run, out, name="q")
     with pytest.raises(UsageError, match="squares of another sample than 'review'"):
         read_review(run, tmp_path / "p.geojson", name="review")
     nuclei = json.loads(out.read_text())["features"][5:]

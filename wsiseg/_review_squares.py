@@ -101,6 +101,7 @@ def draw_sample(result: Result, name: str, options: ReviewOptions) -> ReviewSamp
         slide=result.name,
         model=result.model_name,
         model_sha256=str(result.run["model"].get("sha256", "")),
+        classes_version=result.classes_version,
         fingerprint=sums.fingerprint,
         options=options,
         grid=grid,

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from wsiseg._review_agreement import (
@@ -118,6 +119,7 @@ class Review:
             "name": self.sample.name,
             "slide": self.sample.slide,
             "model": self.sample.model,
+            "classes_version": self.sample.classes_version,
             "fingerprint": self.sample.fingerprint,
             "analysed_mm2": self.sample.analysed_mm2,
             "squares": squares,
@@ -136,6 +138,7 @@ def make_review(
     out: str | Path,
     options: ReviewOptions = _DEFAULTS,
     *,
+    classes: str | None = None,
     name: str = _DEFAULT_NAME,
     to: str | Path | None = None,
     overwrite: bool = False,
@@ -156,6 +159,8 @@ def make_review(
         their nuclei as annotations that can be edited.
     options
         Number and side of the squares, seed, share of the least certain ones.
+    classes
+        A version of the run's classes to review; None for the model's own, or that of `run`.
     name
         Of the review: letters, digits, spaces, ``.``, ``_``, ``-``.
     to
@@ -176,11 +181,15 @@ def make_review(
         If `out` or another review of that name exists.
     OutputNotWritable
         If a file cannot be written.
+    UnknownName
+        If the run has no such version of the classes.
     ResultNotReadable
         If the run is damaged or lacks something a review needs.
     """
     check_name(name)
     result = run if isinstance(run, Result) else open_result(run)
+    if classes is not None:
+        result = result.with_classes(classes)
     folder = folder_of(result, name, to)
     sample = draw_sample(result, name, options)
     keys = [square.key for square in sample.squares]
@@ -263,9 +272,9 @@ def read_review(
 
 
 def _reviewed(result: Result, folder: Path, sample: ReviewSample, found: EditedFile) -> Review:
-    keys = [square.key for square in sample.squares]
-    originals = original_cells(sample, cells_in_squares(result, sample.grid, keys))
-    cells, said = compare(sample, originals, found)
+    keys = sample.grid.around(np.array([square.key for square in sample.squares]))
+    originals, others = original_cells(sample, cells_in_squares(result, sample.grid, keys))
+    cells, said = compare(sample, originals, found, others)
     labels = labels_of(sample, cells)
     by_square: dict[str, list[ReviewedCell]] = {square.name: [] for square in sample.squares}
     for cell in cells:
