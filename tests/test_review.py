@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
+from PIL import Image
 from review_runs import MPP, ORIGIN, area_file, reviewable_run, reviewable_table
 from run_dirs import CLASSES
 from typer.testing import CliRunner
@@ -371,9 +372,12 @@ def test_a_nucleus_of_the_run_beyond_the_edge_is_not_new(tmp_path: Path) -> None
     places = [(1000.0 + 11 * i + k % 11, 800.0 + 11 * k) for i in range(54) for k in range(54)]
     table = reviewable_table(places, [None] * len(places))
     run = reviewable_run(tmp_path / "a.svs.wsiseg", table, shapely.box(1000, 800, 1600, 1400))
-    sample, document = draw(run, tmp_path, n=1, share_uncertain=0, seed=5)
-    shown = set(sample.squares[0].cell_uuids)
-    box = sample.grid.box(sample.squares[0].key)
+    for seed in range(100):
+        (tmp_path / str(seed)).mkdir()
+        sample, document = draw(run, tmp_path / str(seed), n=1, share_uncertain=0, seed=seed)
+        box = sample.grid.box(sample.squares[0].key)
+        if 1010 < box.x_px < 1500 and 790 < box.y_px < 1200:
+            break
     # Left of the square; drawn again so that the centre comes to lie inside.
     rows = pq.read_table(run / "cells.parquet").to_pylist()
     (beyond, *_) = [
@@ -381,10 +385,11 @@ def test_a_nucleus_of_the_run_beyond_the_edge_is_not_new(tmp_path: Path) -> None
         for row in rows
         if 0 < box.x_px - row["x"] < 2 and box.y_px + 20 < row["y"] < box.y_end_px - 20
     ]
-    assert beyond["uuid"] not in shown
+    assert beyond["uuid"] not in sample.squares[0].cell_uuids
     x, y = beyond["x"] - ORIGIN[0] + 2, beyond["y"] - ORIGIN[1]
     again = drawn(outline(x - 5, y - 5, x + 5, y + 5))
-    review = read(run, tmp_path, {**document, "features": [*document["features"], again]})
+    features = [*document["features"], again]
+    review = read(run, tmp_path / str(seed), {**document, "features": features})
     assert review.is_untouched
     assert any("1 objects are nuclei of the run" in note for note in review.notes)
 
@@ -692,6 +697,56 @@ def test_most_intervals_hold_the_truth(shared_run: Path) -> None:
     assert held >= 52
     error = np.std(values) / np.sqrt(n_reviews)
     assert abs(np.mean(values) - (len(x) - wrong.sum())) < 3 * error
+
+
+COLOURS = {
+    "deleted": (220, 0, 0),
+    "added": (0, 140, 0),
+    "relabelled": (225, 120, 0),
+    "redrawn": (20, 40, 200),
+}
+
+
+def in_picture(path: Path, colour: tuple[int, int, int]) -> int:
+    """Return how many pixels have a colour, below the legend."""
+    with Image.open(path) as image:
+        below = np.asarray(image.convert("RGB"))[80:]
+    return int((below == np.array(colour)).all(axis=2).sum())
+
+
+def test_a_picture_shows_each_change(small: Small, tmp_path: Path) -> None:
+    run, _, document = small
+    squares, (a, b, _, *others) = squares_and_nuclei(document)
+    picture = tmp_path / "p.png"
+    for what, features in (
+        ("deleted", [a, b, *others]),
+        ("added", [drawn(outline(950, 750, 960, 760))]),
+        ("relabelled", [{**a, "properties": {"objectType": "annotation"}}]),
+        ("redrawn", [{**a, "geometry": outline(897, 745, 907, 755)}]),
+    ):
+        edited = {**document, "features": [*squares, *features]}
+        review = read(run, tmp_path, edited, picture=picture, overwrite=True)
+        assert what in set(review.changes["change"].to_pylist())
+        assert in_picture(picture, COLOURS[what]) > 20
+        untouched = COLOURS.keys() - set(review.changes["change"].to_pylist())
+        assert [name for name in untouched if in_picture(picture, COLOURS[name])] == []
+
+
+def test_a_picture_has_the_slide_behind_it(tmp_path: Path) -> None:
+    run = reviewable_run(tmp_path / "a.svs.wsiseg")
+    _, document = draw(run, tmp_path, n=1, share_uncertain=0)
+    slide = tmp_path / "a.png"
+    Image.new("RGB", (4000, 3000), (240, 200, 220)).save(slide, compress_level=1)
+    options: dict[str, Any] = {"picture": tmp_path / "p.png", "slide": slide}
+    with pytest.raises(UsageError, match="is not the slide of"):
+        read(run, tmp_path, document, **options)
+    assert not (tmp_path / "p.png").exists()
+    record = json.loads((run / "run.json").read_text())
+    with wsiseg.open_slide(slide) as opened:
+        record["slide"] |= {"fingerprint": opened.info.fingerprint, "reader": "image"}
+    (run / "run.json").write_text(json.dumps(record))
+    read(run, tmp_path, document, **options)
+    assert in_picture(tmp_path / "p.png", (240, 200, 220)) > 100_000
 
 
 def test_the_commands(tmp_path: Path) -> None:

@@ -76,10 +76,16 @@ def read(
     json: Annotated[
         Path | None, typer.Option(help="Write all of it to this file; -: print it instead.")
     ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw the squares with most changes in this PNG.")
+    ] = None,
+    slide: Annotated[Path | None, typer.Option(help="The run's slide, for the picture.")] = None,
 ) -> None:
     """Say what a reviewer changed, how far they agree, and the corrected counts."""
     with errors_to_exit_codes():
-        found = wsiseg.read_review(run, edited, name=name, to=to, overwrite=overwrite)
+        found = wsiseg.read_review(
+            run, edited, name=name, to=to, picture=picture, slide=slide, overwrite=overwrite
+        )
         if json is not None:
             write_report(found.to_json(), json)
         if json is None or str(json) != "-":
