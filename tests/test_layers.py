@@ -104,6 +104,7 @@ PART_OF = {
     "_review_folder": "review",
     "_review_geojson": "review",
     "_review_records": "review",
+    "_review_sheet": "review",
     "_review_squares": "review",
     "_run_overlaps": "stitch",
     "_run_record": "results",

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
+from PIL import Image
 from review_runs import MPP, ORIGIN, area_file, reviewable_run, reviewable_table
 from run_dirs import CLASSES
 from typer.testing import CliRunner
@@ -23,14 +25,17 @@ from typer.testing import CliRunner
 import wsiseg
 from wsiseg import ReviewOptions, make_review, read_review
 from wsiseg._review_squares import draw_sample
+from wsiseg.class_versions import CLASSES_SCHEMA
 from wsiseg.cli import app
 from wsiseg.errors import (
     OutputExists,
     OutputNotWritable,
     ResultNotReadable,
+    UnknownName,
     UsageError,
 )
 from wsiseg.evaluation.sampling import Estimate, difference_total
+from wsiseg.exporters.class_table import write_class_version
 from wsiseg.review import Review
 from wsiseg.testing.reviewed import Planted, as_qupath_writes, plant_edits
 
@@ -362,6 +367,63 @@ def test_what_is_no_nucleus_of_the_squares_is_passed_over(small: Small, tmp_path
         assert any(said in note for note in review.notes), said
 
 
+def test_a_nucleus_of_the_run_beyond_the_edge_is_not_new(tmp_path: Path) -> None:
+    # Rows are shifted, so that some nuclei lie across the edge of whatever square is drawn.
+    places = [(1000.0 + 11 * i + k % 11, 800.0 + 11 * k) for i in range(54) for k in range(54)]
+    table = reviewable_table(places, [None] * len(places))
+    run = reviewable_run(tmp_path / "a.svs.wsiseg", table, shapely.box(1000, 800, 1600, 1400))
+    for seed in range(100):
+        (tmp_path / str(seed)).mkdir()
+        sample, document = draw(run, tmp_path / str(seed), n=1, share_uncertain=0, seed=seed)
+        box = sample.grid.box(sample.squares[0].key)
+        if 1010 < box.x_px < 1500 and 790 < box.y_px < 1200:
+            break
+    # Left of the square; drawn again so that the centre comes to lie inside.
+    rows = pq.read_table(run / "cells.parquet").to_pylist()
+    (beyond, *_) = [
+        row
+        for row in rows
+        if 0 < box.x_px - row["x"] < 2 and box.y_px + 20 < row["y"] < box.y_end_px - 20
+    ]
+    assert beyond["uuid"] not in sample.squares[0].cell_uuids
+    x, y = beyond["x"] - ORIGIN[0] + 2, beyond["y"] - ORIGIN[1]
+    again = drawn(outline(x - 5, y - 5, x + 5, y + 5))
+    features = [*document["features"], again]
+    review = read(run, tmp_path / str(seed), {**document, "features": features})
+    assert review.is_untouched
+    assert any("1 objects are nuclei of the run" in note for note in review.notes)
+
+
+def test_a_version_of_the_classes_is_reviewed_as_it_was_shown(tmp_path: Path) -> None:
+    run = reviewable_run(tmp_path / "a.svs.wsiseg")
+    with pytest.raises(UnknownName, match="mine"):
+        make_review(run, tmp_path / "s.geojson", classes="mine")
+    names = ["Tumour", "Other"] * (pq.read_table(run / "cells.parquet").num_rows // 2)
+    batch = pa.record_batch(
+        {
+            "cell_id": pa.array(range(1, len(names) + 1), pa.uint32()),
+            "class_name": pa.array(names, pa.string()),
+            "class_prob": pa.array(np.full(len(names), 0.5), pa.float32()),
+        },
+        schema=CLASSES_SCHEMA,
+    )
+    classes = [
+        {"name": "Tumour", "index": 1, "rgb": [200, 0, 0]},
+        {"name": "Other", "index": 2, "rgb": [0, 0, 200]},
+    ]
+    write_class_version(run, "mine", [batch], classes, {"how": "by hand"})
+    sample = make_review(run, tmp_path / "s.geojson", ReviewOptions(n=6), classes="mine")
+    assert sample.classes_version == "mine"
+    assert sample.n_of_class == {"Tumour": len(names) // 2, "Other": len(names) // 2}
+    _, nuclei = squares_and_nuclei(json.loads((tmp_path / "s.geojson").read_text()))
+    assert {class_of(one) for one in nuclei} == {"Tumour", "Other"}
+    assert nuclei[0]["properties"]["classification"]["color"] in ([200, 0, 0], [0, 0, 200])
+    # Whatever version the reader has open.
+    review = read_review(run, tmp_path / "s.geojson")
+    assert review.is_untouched
+    assert [count.class_name for count in review.counts] == ["Tumour", "Other", "(all)"]
+
+
 def test_detections_count_where_there_is_nothing_else(small: Small, tmp_path: Path) -> None:
     run, _, document = small
     squares, nuclei = squares_and_nuclei(document)
@@ -505,6 +567,8 @@ def test_the_file_of_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a review of another run"):
         read_review(other, out)
     make_review(run, tmp_path / "p.geojson", ReviewOptions(n=5, seed=9), name="p")
+    with pytest.raises(ResultNotReadable, match="no review 'q'; known: p, review"):
+        read_review(run, out, name="q")
     with pytest.raises(UsageError, match="squares of another sample than 'review'"):
         read_review(run, tmp_path / "p.geojson", name="review")
     nuclei = json.loads(out.read_text())["features"][5:]
@@ -633,6 +697,56 @@ def test_most_intervals_hold_the_truth(shared_run: Path) -> None:
     assert held >= 52
     error = np.std(values) / np.sqrt(n_reviews)
     assert abs(np.mean(values) - (len(x) - wrong.sum())) < 3 * error
+
+
+COLOURS = {
+    "deleted": (220, 0, 0),
+    "added": (0, 140, 0),
+    "relabelled": (225, 120, 0),
+    "redrawn": (20, 40, 200),
+}
+
+
+def in_picture(path: Path, colour: tuple[int, int, int]) -> int:
+    """Return how many pixels have a colour, below the legend."""
+    with Image.open(path) as image:
+        below = np.asarray(image.convert("RGB"))[80:]
+    return int((below == np.array(colour)).all(axis=2).sum())
+
+
+def test_a_picture_shows_each_change(small: Small, tmp_path: Path) -> None:
+    run, _, document = small
+    squares, (a, b, _, *others) = squares_and_nuclei(document)
+    picture = tmp_path / "p.png"
+    for what, features in (
+        ("deleted", [a, b, *others]),
+        ("added", [drawn(outline(950, 750, 960, 760))]),
+        ("relabelled", [{**a, "properties": {"objectType": "annotation"}}]),
+        ("redrawn", [{**a, "geometry": outline(897, 745, 907, 755)}]),
+    ):
+        edited = {**document, "features": [*squares, *features]}
+        review = read(run, tmp_path, edited, picture=picture, overwrite=True)
+        assert what in set(review.changes["change"].to_pylist())
+        assert in_picture(picture, COLOURS[what]) > 20
+        untouched = COLOURS.keys() - set(review.changes["change"].to_pylist())
+        assert [name for name in untouched if in_picture(picture, COLOURS[name])] == []
+
+
+def test_a_picture_has_the_slide_behind_it(tmp_path: Path) -> None:
+    run = reviewable_run(tmp_path / "a.svs.wsiseg")
+    _, document = draw(run, tmp_path, n=1, share_uncertain=0)
+    slide = tmp_path / "a.png"
+    Image.new("RGB", (4000, 3000), (240, 200, 220)).save(slide, compress_level=1)
+    options: dict[str, Any] = {"picture": tmp_path / "p.png", "slide": slide}
+    with pytest.raises(UsageError, match="is not the slide of"):
+        read(run, tmp_path, document, **options)
+    assert not (tmp_path / "p.png").exists()
+    record = json.loads((run / "run.json").read_text())
+    with wsiseg.open_slide(slide) as opened:
+        record["slide"] |= {"fingerprint": opened.info.fingerprint, "reader": "image"}
+    (run / "run.json").write_text(json.dumps(record))
+    read(run, tmp_path, document, **options)
+    assert in_picture(tmp_path / "p.png", (240, 200, 220)) > 100_000
 
 
 def test_the_commands(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 review = typer.Typer(help="Have a person review a sample of a run in QuPath.", no_args_is_help=True)
 
+_FEW_CELLS = 200
+"""Below that a sample says little."""
 _RunArgument = Annotated[Path, typer.Argument(help="A run (*.wsiseg).")]
 _ToOption = Annotated[
     Path | None, typer.Option("--to", help="Folder for the review's files; else in the run.")
@@ -34,6 +36,9 @@ def make(
     share_uncertain: Annotated[
         float, typer.Option(help="Share of squares that are the least certain ones.")
     ] = 0.25,
+    classes: Annotated[
+        str | None, typer.Option(help="A version of the classes; else the model's own.")
+    ] = None,
     name: Annotated[str, typer.Option(help="Of the review.")] = "review",
     to: _ToOption = None,
     overwrite: Annotated[
@@ -43,13 +48,18 @@ def make(
     """Draw squares of a run for QuPath: random ones, and the least certain."""
     with errors_to_exit_codes():
         options = wsiseg.ReviewOptions(n, side_um, seed, share_uncertain)
-        sample = wsiseg.make_review(run, out, options, name=name, to=to, overwrite=overwrite)
+        sample = wsiseg.make_review(
+            run, out, options, classes=classes, name=name, to=to, overwrite=overwrite
+        )
     n_random = sum(square.kind == "random" for square in sample.squares)
     cells = sum(len(square.cell_uuids) for square in sample.squares)
     typer.echo(
         f"{sample.slide}: {len(sample.squares)} squares with {cells} nuclei in {out}: {n_random} "
         f"of {sample.n_population} by chance, {len(sample.squares) - n_random} least certain ones"
     )
+    if cells < _FEW_CELLS:
+        few = "few nuclei give wide intervals: draw more squares (-n), or larger ones (--side-um)"
+        typer.secho(f"note: {few}", fg="yellow", err=True)
     typer.echo("Drag it onto the slide in QuPath, edit the nuclei, export all objects, then:")
     typer.echo(f"wsiseg review read {run} EDITED.geojson" + ("" if to is None else f" --to {to}"))
 
@@ -66,10 +76,16 @@ def read(
     json: Annotated[
         Path | None, typer.Option(help="Write all of it to this file; -: print it instead.")
     ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw the squares with most changes in this PNG.")
+    ] = None,
+    slide: Annotated[Path | None, typer.Option(help="The run's slide, for the picture.")] = None,
 ) -> None:
     """Say what a reviewer changed, how far they agree, and the corrected counts."""
     with errors_to_exit_codes():
-        found = wsiseg.read_review(run, edited, name=name, to=to, overwrite=overwrite)
+        found = wsiseg.read_review(
+            run, edited, name=name, to=to, picture=picture, slide=slide, overwrite=overwrite
+        )
         if json is not None:
             write_report(found.to_json(), json)
         if json is None or str(json) != "-":

@@ -156,7 +156,7 @@ def _label(class_name: str | None) -> str:
 
 
 def agreement(scores: Sequence[SquareScore], labels: tuple[str, ...], seed: int) -> Agreement:
-    """Pool the squares: weighted by 1 / chance where they were drawn by chance.
+    """Pool the squares: if drawn by chance weighted by 1 / chance and with intervals.
 
     Parameters
     ----------
@@ -173,6 +173,9 @@ def agreement(scores: Sequence[SquareScore], labels: tuple[str, ...], seed: int)
     sums = np.hstack((confusions.reshape(len(scores), size * size), shapes))
     weight = np.array([1 / (s.square.inclusion_prob or 1.0) for s in scores])
     estimates = bootstrap(_statistics(size), sums, weight, seed)
+    if any(s.square.inclusion_prob is None for s in scores):
+        # Squares that were chosen are all there is of their kind.
+        estimates = [Estimate(estimate.value) for estimate in estimates]
     plain = confusions.sum(axis=0)
     of_class = estimates[len(_OVERALL) :]
     return Agreement(

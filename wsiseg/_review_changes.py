@@ -86,8 +86,10 @@ class _Pairing:
         return [cell for uuid, cell in self.originals.items() if uuid not in self.by_uuid]
 
 
-def original_cells(sample: ReviewSample, cells: pa.Table) -> dict[str, OriginalCell]:
-    """Return the sample's nuclei by UUID, with the classes they were shown in.
+def original_cells(
+    sample: ReviewSample, cells: pa.Table
+) -> tuple[dict[str, OriginalCell], NDArray[np.object_]]:
+    """Return the sample's nuclei by UUID, in the classes they were shown in, and other outlines.
 
     Parameters
     ----------
@@ -103,15 +105,20 @@ def original_cells(sample: ReviewSample, cells: pa.Table) -> dict[str, OriginalC
         for square in sample.squares
         for uuid, class_name in zip(square.cell_uuids, square.cell_classes, strict=True)
     }
-    return {
+    originals = {
         uuid: OriginalCell(uuid, cell_id, *place[uuid], x, y, area_um2, outline)
         for uuid, cell_id, x, y, area_um2, outline in zip(*columns, outlines, strict=True)
         if uuid in place
     }
+    is_other = np.array([uuid not in place for uuid in columns[0]], np.bool_)
+    return originals, outlines[is_other]
 
 
 def compare(
-    sample: ReviewSample, originals: Mapping[str, OriginalCell], edited: EditedFile
+    sample: ReviewSample,
+    originals: Mapping[str, OriginalCell],
+    edited: EditedFile,
+    others: NDArray[np.object_],
 ) -> tuple[list[ReviewedCell], list[str]]:
     """Return what became of each nucleus of the squares that came back, and what to know.
 
@@ -123,6 +130,8 @@ def compare(
         Its nuclei by UUID, of `original_cells`.
     edited : EditedFile
         What came back.
+    others : ndarray of shapely polygons
+        The run's nuclei around the squares, which are not part of the sample.
 
     Returns
     -------
@@ -144,6 +153,7 @@ def compare(
             f"{n_by_geometry} nuclei had lost their identity, or were deleted and drawn anew; "
             "they were found by their outline"
         )
+    notes += _leave_out_others(pairing, others)
     added, said = _added(sample, edited.squares, pairing.unknown)
     notes += said
     cells = []
@@ -219,6 +229,19 @@ def _pair_overlapping(pairing: _Pairing) -> None:
         pairing.by_uuid[missing[i].uuid] = unknown[j], "geometry"
     taken = set(matches.predicted_index.tolist())
     pairing.unknown = [one for j, one in enumerate(unknown) if j not in taken]
+
+
+def _leave_out_others(pairing: _Pairing, others: NDArray[np.object_]) -> list[str]:
+    """Leave out what the run has too, with its centroid outside the squares."""
+    drawn = _array([one.geometry for one in pairing.unknown])
+    taken = set(match_polygons(others, drawn).predicted_index.tolist())
+    pairing.unknown = [one for j, one in enumerate(pairing.unknown) if j not in taken]
+    if not taken:
+        return []
+    return [
+        f"{len(taken)} objects are nuclei of the run with their centroid outside the squares; they "
+        "were ignored"
+    ]
 
 
 def _array(geometries: Sequence[shapely.Geometry]) -> NDArray[np.object_]:

@@ -44,9 +44,15 @@ def review_folders(result: Result, name: str | None, to: str | Path | None) -> l
     ResultNotReadable
         If the run has no review.
     """
-    if to is not None or name is not None:
-        return [folder_of(result, name or "", to)]
+    if to is not None:
+        return [Path(to)]
     there = sorted(path.parent for path in (result.path / REVIEWS).glob(f"*/{SAMPLE}"))
+    if name is not None:
+        folder = folder_of(result, name, None)
+        if folder not in there:
+            known = ", ".join(path.name for path in there) or "none"
+            raise ResultNotReadable(f"{result.path.name} has no review {name!r}; known: {known}")
+        return [folder]
     if not there:
         raise ResultNotReadable(
             f"{result.path.name} has no review; make one with wsiseg review make, or name the "

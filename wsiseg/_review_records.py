@@ -83,6 +83,11 @@ class SquareGrid:
         )
         return (row << _KEY_BITS) + col
 
+    def around(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the numbers of some squares and of those that touch them."""
+        steps = np.array([(row << _KEY_BITS) + col for row in (-1, 0, 1) for col in (-1, 0, 1)])
+        return np.unique(np.asarray(keys, np.int64)[:, None] + steps)
+
     def box(self, key: int) -> Box:
         """Return the square of a number, level-0 px."""
         row, col = key >> _KEY_BITS, key & ((1 << _KEY_BITS) - 1)
@@ -118,6 +123,8 @@ class ReviewSample:
     slide: str
     model: str
     model_sha256: str
+    classes_version: str | None
+    """Version of the classes that was shown; None: the model's own."""
     fingerprint: str
     """Of the run: its model and the UUIDs of all its nuclei."""
     options: ReviewOptions
@@ -204,6 +211,7 @@ def _sample(values: Mapping[str, Any]) -> ReviewSample:
         slide=str(values["slide"]),
         model=str(values["model"]),
         model_sha256=str(values["model_sha256"]),
+        classes_version=values["classes_version"],
         fingerprint=str(values["fingerprint"]),
         options=ReviewOptions(**values["options"]),
         grid=SquareGrid(**values["grid"]),

@@ -101,6 +101,7 @@ def draw_sample(result: Result, name: str, options: ReviewOptions) -> ReviewSamp
         slide=result.name,
         model=result.model_name,
         model_sha256=str(result.run["model"].get("sha256", "")),
+        classes_version=result.classes_version,
         fingerprint=sums.fingerprint,
         options=options,
         grid=grid,
@@ -147,7 +148,8 @@ def sum_cells(result: Result, grid: SquareGrid) -> CellSums:
         first_byte, text = wkb.binary_buffers(batch["uuid"])
         # Of a batch the buffer may hold more than its own rows.
         digest.update(text[first_byte[0] : first_byte[-1]].tobytes())
-        classes.update(n for n in batch["class_name"].cast(pa.string()).to_pylist() if n)
+        named = batch["class_name"].cast(pa.string()).drop_null().value_counts()
+        classes.update({each["values"]: each["counts"] for each in named.to_pylist()})
         key, place = np.unique(
             grid.key(batch["x"].to_numpy(), batch["y"].to_numpy()), return_inverse=True
         )

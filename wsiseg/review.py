@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from wsiseg._review_agreement import (
@@ -53,6 +54,7 @@ from wsiseg._review_records import (
     SquareKind,
     read_sample,
 )
+from wsiseg._review_sheet import review_sheet
 from wsiseg._review_squares import cells_in_squares, draw_sample, slide_bounds, sum_cells
 from wsiseg.errors import ResultNotReadable, UsageError
 from wsiseg.regions import read_packed
@@ -118,6 +120,7 @@ class Review:
             "name": self.sample.name,
             "slide": self.sample.slide,
             "model": self.sample.model,
+            "classes_version": self.sample.classes_version,
             "fingerprint": self.sample.fingerprint,
             "analysed_mm2": self.sample.analysed_mm2,
             "squares": squares,
@@ -136,6 +139,7 @@ def make_review(
     out: str | Path,
     options: ReviewOptions = _DEFAULTS,
     *,
+    classes: str | None = None,
     name: str = _DEFAULT_NAME,
     to: str | Path | None = None,
     overwrite: bool = False,
@@ -156,6 +160,8 @@ def make_review(
         their nuclei as annotations that can be edited.
     options
         Number and side of the squares, seed, share of the least certain ones.
+    classes
+        A version of the run's classes to review; None for the model's own, or that of `run`.
     name
         Of the review: letters, digits, spaces, ``.``, ``_``, ``-``.
     to
@@ -176,11 +182,15 @@ def make_review(
         If `out` or another review of that name exists.
     OutputNotWritable
         If a file cannot be written.
+    UnknownName
+        If the run has no such version of the classes.
     ResultNotReadable
         If the run is damaged or lacks something a review needs.
     """
     check_name(name)
     result = run if isinstance(run, Result) else open_result(run)
+    if classes is not None:
+        result = result.with_classes(classes)
     folder = folder_of(result, name, to)
     sample = draw_sample(result, name, options)
     keys = [square.key for square in sample.squares]
@@ -206,6 +216,8 @@ def read_review(
     *,
     name: str | None = None,
     to: str | Path | None = None,
+    picture: str | Path | None = None,
+    slide: str | Path | None = None,
     overwrite: bool = False,
 ) -> Review:
     """Compare a sample as it came back from QuPath with the run.
@@ -223,6 +235,10 @@ def read_review(
         Of the review; else the one whose squares the file holds.
     to
         Folder of the review's files, as given to `make_review`; else `RUN/reviews/NAME`.
+    picture
+        PNG to write: the squares with the most changes, with what was changed.
+    slide
+        The run's slide, for the picture; without it outlines are on white.
     overwrite
         Replace what was read from another edited file.
 
@@ -243,12 +259,14 @@ def read_review(
         If a file cannot be written.
     ResultNotReadable
         If there is no such review, or the run has changed since.
+    SlideNotReadable
+        If the slide cannot be read.
     """
     result = run if isinstance(run, Result) else open_result(run)
     path = Path(edited)
     content = read_packed(path, str(path))
     folder, sample, found = _review_of(result, content, str(path), name, to)
-    review = _reviewed(result, folder, sample, found)
+    review, cells = _reviewed(result, folder, sample, found)
     files = {
         EDITED: gzip.compress(content, mtime=0),
         CORRECTED: parquet_bytes(review.cells),
@@ -257,15 +275,22 @@ def read_review(
         AGREEMENT: json_bytes(review.to_json()),
     }
     refuse_other(folder / EDITED, files[EDITED], overwrite)
+    if picture is not None:
+        sheet = review_sheet(
+            result, sample, cells, found.squares, None if slide is None else Path(slide)
+        )
+        write_atomically(Path(picture), sheet)
     for file_name, file_content in files.items():
         write_atomically(folder / file_name, file_content)
     return review
 
 
-def _reviewed(result: Result, folder: Path, sample: ReviewSample, found: EditedFile) -> Review:
-    keys = [square.key for square in sample.squares]
-    originals = original_cells(sample, cells_in_squares(result, sample.grid, keys))
-    cells, said = compare(sample, originals, found)
+def _reviewed(
+    result: Result, folder: Path, sample: ReviewSample, found: EditedFile
+) -> tuple[Review, list[ReviewedCell]]:
+    keys = sample.grid.around(np.array([square.key for square in sample.squares]))
+    originals, others = original_cells(sample, cells_in_squares(result, sample.grid, keys))
+    cells, said = compare(sample, originals, found, others)
     labels = labels_of(sample, cells)
     by_square: dict[str, list[ReviewedCell]] = {square.name: [] for square in sample.squares}
     for cell in cells:
@@ -277,7 +302,7 @@ def _reviewed(result: Result, folder: Path, sample: ReviewSample, found: EditedF
         kind: [cell for cell in cells if kinds[cell.square] == kind]
         for kind in ("random", "uncertain")
     }
-    return Review(
+    review = Review(
         sample=sample,
         path=folder,
         reviewed=found.squares,
@@ -293,6 +318,7 @@ def _reviewed(result: Result, folder: Path, sample: ReviewSample, found: EditedF
         changes=changes_table(cells, kinds, result.mpp),
         notes=(*found.notes, *said, *_more_notes(sample, back, cells, labels)),
     )
+    return review, cells
 
 
 def _more_notes(
