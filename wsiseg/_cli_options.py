@@ -18,13 +18,6 @@ class RoiOriginName(enum.StrEnum):
     slide = "slide"
 
 
-class Grouping(enum.StrEnum):
-    """What counts are grouped by, besides slide and class."""
-
-    slide = "slide"
-    region = "region"
-
-
 SlidesArgument = Annotated[
     list[Path], typer.Argument(help="Slides, images, folders of them, or CSV files that list them.")
 ]
@@ -61,6 +54,13 @@ PartOption = Annotated[
 SkipBadTiles = Annotated[
     bool, typer.Option("--skip-bad-tiles", help="Leave out tiles that cannot be read.")
 ]
+MeasureOption = Annotated[
+    str,
+    typer.Option(
+        help="What goes into features.parquet: neighbours, ring, texture, probabilities "
+        "(separated by commas), all or none."
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would run, how long, how large; write nothing.")
 ]
@@ -81,6 +81,13 @@ ClusterOption = Annotated[
 FormatOption = Annotated[str, typer.Option("--format", help="Exports, separated by commas.")]
 ReaderOption = Annotated[str | None, typer.Option(help="openslide, tiffslide or image.")]
 RunsArgument = Annotated[list[Path], typer.Argument(help="Runs, folders of runs, or globs.")]
+ClassesFromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--classes-from",
+        help="Take the classes of this version (wsiseg classify), not the model's.",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete existing results first.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Only errors and the final table.")]
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import wsiseg
+from wsiseg._cli_classify import classify
 from wsiseg._cli_exit import (
     BUG,
     DONE,
@@ -30,7 +31,7 @@ from wsiseg._cli_options import (
     ForceScale,
     FormatOption,
     FromObjective,
-    Grouping,
+    MeasureOption,
     MemoryOption,
     ModelOption,
     MppOption,
@@ -44,7 +45,6 @@ from wsiseg._cli_options import (
     RoiOption,
     RoiOriginName,
     RoiOriginOption,
-    RunsArgument,
     SkipBadTiles,
     SlidesArgument,
     Strict,
@@ -52,6 +52,9 @@ from wsiseg._cli_options import (
     WorkersOption,
     names_in,
 )
+from wsiseg._cli_query import query, stats
+from wsiseg._cli_report import cite, report
+from wsiseg._cli_review import review
 from wsiseg.errors import WsisegError
 from wsiseg.signals import INTERRUPTED, ended_by_signals, work_begins
 from wsiseg.terminal import (
@@ -71,6 +74,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(report)
+app.command()(cite)
 
 
 @app.command()
@@ -92,6 +97,7 @@ def segment(
     memory_gb: MemoryOption = None,
     cluster: ClusterOption = None,
     format: FormatOption = "geojson",  # noqa: A002
+    measure: MeasureOption = "all",
     skip_bad_tiles: SkipBadTiles = False,
     part: PartOption = None,
     strict: Strict = False,
@@ -109,6 +115,7 @@ def segment(
                 tissue=tissue,
                 roi=roi,
                 roi_origin=roi_origin.value,
+                measure=measure,
                 skip_bad_tiles=skip_bad_tiles,
             ),
             "compute": wsiseg.ComputeOptions(
@@ -216,29 +223,6 @@ def info(slide: Path, reader: ReaderOption = None) -> None:
 
 
 @app.command()
-def stats(
-    runs: RunsArgument,
-    by: Annotated[Grouping, typer.Option(help="slide, or each region of interest.")] = (
-        Grouping.slide
-    ),
-) -> None:
-    """Count cells per slide (and region) and class, zeros included."""
-    with errors_to_exit_codes():
-        results, unread = [], []
-        for path in wsiseg.find_results(runs):
-            try:
-                results.append(wsiseg.open_result(path))
-            except WsisegError as error:
-                unread.append(error)
-        count = wsiseg.region_stats if by is Grouping.region else wsiseg.slide_stats
-        print_table(count(results).to_pylist())
-    for reason in unread:
-        typer.secho(f"not counted: {reason}", fg="red", err=True)
-    if unread:
-        raise typer.Exit(SOME_FAILED)
-
-
-@app.command()
 def status(
     out: Annotated[Path, typer.Argument(help="The folder that --out named.")],
     json: Annotated[
@@ -256,6 +240,9 @@ def status(
 
 
 app.command()(export)
+
+
+app.command()(classify)
 
 
 @app.command()
@@ -292,6 +279,11 @@ def models() -> None:
                 for card in wsiseg.list_models()
             ]
         )
+
+
+app.add_typer(review, name="review")
+app.command()(query)
+app.command()(stats)
 
 
 def main() -> None:

@@ -87,6 +87,7 @@ _SHIFT_BITS = 4
 _HEADINGS: dict[CropKind, str] = {
     "random": "Random: anywhere in the analysed area",
     "densest": "Densest: where most nuclei are",
+    "uncertain": "Least certain: where the network doubts most",
     "seam": "Seams: where tiles meet (dashed line)",
 }
 

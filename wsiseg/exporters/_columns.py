@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from wsiseg.exporters import ExportableResult
-from wsiseg.exporters._cells_batch import _MEASURED, _STAIN, CELLS_SCHEMA
+from wsiseg.exporters._cells_batch import _MEASURED, CELLS_SCHEMA
+from wsiseg.features import STAIN_COLUMNS
 
 POLYGON_COLUMNS = ("geometry", "bbox")
 PLAIN_COLUMNS = tuple(name for name in CELLS_SCHEMA.names if name not in POLYGON_COLUMNS)
 """All that are no polygons."""
-MEASURED_COLUMNS = (*_MEASURED, *_STAIN)
+MEASURED_COLUMNS = (*_MEASURED, *STAIN_COLUMNS)
 """Measurements of a nucleus, all float32."""
 
 
