@@ -23,6 +23,7 @@ from wsiseg.errors import UsageError
 from wsiseg.exporters import ExportableResult, wkb
 from wsiseg.exporters._choice import CellChoice, chosen_batches
 from wsiseg.exporters._dicom_source import Source, made_up_source, new_uid, read_source
+from wsiseg.exporters._facts import run_facts
 from wsiseg.exporters._finish import finished_file, refuse_existing
 from wsiseg.exporters.formats import needed
 
@@ -207,8 +208,9 @@ def _algorithm(highdicom: Any, codes: Any, result: ExportableResult) -> Any:
         version=str(model["sha256"]),
         source="wsiseg",
         parameters={
-            "wsiseg_version": str(result.run["wsiseg_version"]),
-            "model_sha256": str(model["sha256"]),
+            name: value
+            for name, value in run_facts(result).items()
+            if name in ("model_sha256", "wsiseg_version", "classes_version")
         },
     )
 
