@@ -32,7 +32,22 @@ def export_run(folder: Path, n_more_than: int = 40) -> wsiseg.Result:
     """Write a run; some nuclei have no class, some no region, one a measurement that is null."""
     table = _table(folder.parent)
     assert table.num_rows > n_more_than
-    return wsiseg.open_result(write_run(folder, table, **_record()))
+    write_run(folder, table, **_record())
+    pq.write_table(features_of(table), folder / "features.parquet")
+    return wsiseg.open_result(folder)
+
+
+def features_of(table: pa.Table) -> pa.Table:
+    """Return further measurements, one of which some nuclei lack."""
+    n = table.num_rows
+    nearest = [None if i % 4 == 0 else i / 3 for i in range(n)]
+    return pa.table(
+        {
+            "cell_id": table["cell_id"],
+            "nearest_cell_um": pa.array(nearest, pa.float32()),
+            "prob_Spindle": pa.array(np.linspace(0, 1, n), pa.float32()),
+        }
+    )
 
 
 def empty_run(folder: Path) -> wsiseg.Result:

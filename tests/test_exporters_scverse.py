@@ -35,9 +35,11 @@ def test_anndata_holds_the_measurements_classes_and_places(
     found = anndata.read_h5ad(tmp_path / "a.h5ad")
     cells = result.cells()
     assert list(found.obs_names) == cells["uuid"].to_pylist()
-    assert list(found.var_names) == list(MEASURED_COLUMNS)
+    names = [*MEASURED_COLUMNS, "nearest_cell_um", "prob_Spindle"]
+    assert list(found.var_names) == names
     assert found.X.dtype == np.float32
-    expected = np.column_stack([cells[name].to_numpy() for name in MEASURED_COLUMNS])
+    measured = result.cells(columns=names)
+    expected = np.column_stack([measured[name].to_numpy() for name in names])
     np.testing.assert_array_equal(found.X, expected.astype(np.float32))
     assert np.isnan(found.X).any()
     columns = {"um": ("x_um", "y_um"), "px": ("x", "y")}[unit]

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import shutil
 from pathlib import Path
 
 import geopandas
@@ -16,11 +17,14 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 from export_runs import REGIONS, empty_run, export_run
+from run_dirs import write_run
 
 import wsiseg
+from wsiseg.class_versions import CLASSES_SCHEMA
 from wsiseg.errors import OutputExists, UnknownName, UsageError
 from wsiseg.exporters import find_exporter
 from wsiseg.exporters._choice import CellChoice, ColumnChoice
+from wsiseg.exporters.class_table import write_class_version
 from wsiseg.exporters.geoparquet import export_geoparquet
 from wsiseg.exporters.parquet import CELLS_SCHEMA, ROW_GROUP_ROWS
 from wsiseg.exporters.table_csv import export_csv
@@ -44,10 +48,11 @@ def slow_choice(result: wsiseg.Result, choice: CellChoice) -> pa.Table:
             and low_y <= row["y"] < high_y
         )
 
-    table = result.cells()
+    table = result.cells(columns=[*CELLS_SCHEMA.names[:-2], *FEATURES, *CELLS_SCHEMA.names[-2:]])
     return table.filter(pa.array([wanted(row) for row in table.to_pylist()], pa.bool_()))
 
 
+FEATURES = ("nearest_cell_um", "prob_Spindle")
 CHOICES = [
     {},
     {"classes": ("Spindle", "Epithelial")},
@@ -93,6 +98,7 @@ def test_names_of_columns_end_in_their_units(result: wsiseg.Result, tmp_path: Pa
         *("cell_id", "uuid", "class_name", "class_prob", "nucleus_prob"),
         *("x_px", "y_px", "x_um", "y_um"),
     ]
+    assert header[-2:] == list(FEATURES)
     assert {"x", "y", "geometry", "bbox"}.isdisjoint(header)
 
 
@@ -110,6 +116,64 @@ def test_columns_are_chosen_and_regions_and_polygons_are_text(
         assert shapely.equals_exact(shapely.from_wkt(row["geometry"]), polygon, tolerance=1e-3)
         assert row["region"] == (cell["region"] or "")
         assert row["region_ids"] == ";".join(map(str, cell["region_ids"] or ()))
+
+
+def test_features_are_columns_like_others(result: wsiseg.Result, tmp_path: Path) -> None:
+    options = ColumnChoice(columns=("prob_Spindle", "cell_id"), regions=("Stroma",))
+    export_csv(result, tmp_path / "a.csv", options)
+    found = pandas.read_csv(tmp_path / "a.csv")
+    expected = slow_choice(result, options)
+    assert list(found.columns) == ["prob_Spindle", "cell_id"]
+    assert found["cell_id"].tolist() == expected["cell_id"].to_pylist()
+    assert found["prob_Spindle"].to_numpy(np.float32).tolist() == (
+        expected["prob_Spindle"].to_pylist()
+    )
+
+
+def test_a_run_that_lacks_columns_is_exported_with_those_it_has(
+    result: wsiseg.Result, tmp_path: Path
+) -> None:
+    table = result.cells().drop_columns(["region_ids", "region_class"])
+    old = write_run(tmp_path / "a.wsiseg", table, **dict(result.run))
+    choice = ColumnChoice(regions=("Stroma",))
+    export_csv(wsiseg.open_result(old), tmp_path / "a.csv", choice)
+    found = pandas.read_csv(tmp_path / "a.csv")
+    # What it knows is the smallest region of each nucleus.
+    wanted = [row["cell_id"] for row in table.to_pylist() if row["region"] == "Stroma"]
+    assert found["cell_id"].tolist() == wanted != []
+    assert "region_ids" not in found.columns
+
+
+@pytest.mark.parametrize("name", ["csv", "coco", "geoparquet", "dicom-ann", "fhir"])
+def test_a_version_of_the_classes_is_exported_and_named(
+    result: wsiseg.Result, name: str, tmp_path: Path
+) -> None:
+    run = tmp_path / "a.wsiseg"
+    shutil.copytree(result.path, run)
+    ids = result.cells()["cell_id"]
+    kinds = ["Round" if cell_id.as_py() % 3 else "Long" for cell_id in ids]
+    half = pa.array([0.5] * len(ids), pa.float32())
+    version = pa.table([ids, pa.array(kinds), half], CLASSES_SCHEMA)
+    classes = [
+        {"name": k, "index": i, "rgb": [i, 0, 0]} for i, k in enumerate(["Round", "Long"], 1)
+    ]
+    write_class_version(run, "clicks", version.to_batches(), classes, {"how": "a test"})
+    find_exporter(name)(wsiseg.open_result(run, classes="clicks"), tmp_path / "new")
+    find_exporter(name)(wsiseg.open_result(run), tmp_path / "old")
+    made, plain = (text_of(tmp_path / file) for file in ("new", "old"))
+    assert "Round" in made
+    assert "Spindle" not in made.replace("prob_Spindle", "")
+    assert "Spindle" in plain
+    # A table has no place to say so.
+    assert ("clicks" in made) == (name != "csv")
+    assert "clicks" not in plain
+
+
+def text_of(path: Path) -> str:
+    raw = path.read_bytes()
+    if raw[:4] != b"PAR1":
+        return raw.decode("latin-1")
+    return str(pq.read_table(path).to_pydict()) + str(pq.read_metadata(path).metadata[b"wsiseg"])
 
 
 def test_a_run_without_nuclei_has_a_header(tmp_path: Path) -> None:
@@ -163,6 +227,7 @@ def test_row_groups_are_no_larger_than_those_of_the_cell_table(
     class Many:
         """The same nuclei again and again."""
 
+        name, run, classes_version = result.name, result.run, None
         class_colours, regions = result.class_colours, result.regions
 
         def batches(self, columns=None):

@@ -130,6 +130,7 @@ PART_OF = {
     "exporters/_columns": "exporters/",
     "exporters/_decimal_text": "exporters/geojson",
     "exporters/_dicom_source": "exporters/dicom_ann",
+    "exporters/_facts": "exporters/",
     "exporters/_feature_text": "exporters/geojson",
     "exporters/_finish": "exporters/",
     "exporters/_finish_parts": "exporters/",

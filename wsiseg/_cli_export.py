@@ -28,6 +28,9 @@ def export(
     classes: Annotated[
         str | None, typer.Option(help="Only these classes, separated by commas.")
     ] = None,
+    class_version: Annotated[
+        str | None, typer.Option(help="A version of the classes, by wsiseg classify.")
+    ] = None,
     regions: Annotated[
         str | None, typer.Option(help="Only cells in these regions, separated by commas.")
     ] = None,
@@ -73,7 +76,7 @@ def export(
             "source": source,
             "release": fhir,
         }
-        results = _opened(runs, unread)
+        results = _opened(runs, class_version, unread)
         export_runs = wsiseg.export_runs
         work_begins()
         chosen = {name: value for name, value in given.items() if value is not None}
@@ -85,12 +88,12 @@ def export(
         raise typer.Exit(SOME_FAILED)
 
 
-def _opened(runs: list[Path], unread: list[WsisegError]) -> list[Any]:
+def _opened(runs: list[Path], class_version: str | None, unread: list[WsisegError]) -> list[Any]:
     """Return the runs that can be read; the others' errors are added to `unread`."""
     results = []
     for run in wsiseg.find_results(runs):
         try:
-            results.append(wsiseg.open_result(run))
+            results.append(wsiseg.open_result(run, classes=class_version))
         except ResultNotReadable as error:
             unread.append(error)
     if unread and not results:

@@ -56,6 +56,16 @@ class ExportableResult(Protocol):
         ...
 
     @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Measurements beside the cell table, which `batches` takes by name."""
+        ...
+
+    @property
+    def classes_version(self) -> str | None:
+        """Name of the version of the classes that is read; None: the model's own."""
+        ...
+
+    @property
     def analysed_mm2(self) -> float:
         """Area that was analysed."""
         ...

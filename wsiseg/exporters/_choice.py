@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from wsiseg.errors import UnknownName, UsageError
 from wsiseg.exporters import ExportableResult
+from wsiseg.exporters._columns import columns_of
 
 _MOST_NAMED = 20
 
@@ -99,19 +100,22 @@ def chosen_batches(
 def _rows(
     result: ExportableResult, choice: CellChoice, indices: list[int], columns: list[str] | None
 ) -> Iterator[pa.RecordBatch]:
-    for batch in result.batches(_to_read(choice, columns)) if columns else result.batches():
+    to_read = None if columns is None else _to_read(result, choice, columns)
+    for batch in result.batches() if to_read is None else result.batches(to_read):
         chosen = _chosen_rows(batch, choice, indices)
         yield chosen if columns is None else chosen.select(columns)
 
 
-def _to_read(choice: CellChoice, columns: list[str] | None) -> list[str] | None:
-    """Return the columns wanted and those that decide; None for all."""
-    # Tables without `region_ids` exist, so for regions all is read.
-    if columns is None or choice.regions is not None:
-        return None
-    decisive = ["class_name"] * (choice.classes is not None) + ["x", "y"] * (
-        choice.bbox is not None
-    )
+def _to_read(result: ExportableResult, choice: CellChoice, columns: list[str]) -> list[str]:
+    """Return the columns wanted and those that decide."""
+    decisive: list[str] = []
+    if choice.classes is not None:
+        decisive.append("class_name")
+    if choice.bbox is not None:
+        decisive += ["x", "y"]
+    if choice.regions is not None:
+        # Old runs lack one of them.
+        decisive += [name for name in columns_of(result) if name in ("region", "region_ids")]
     return list(dict.fromkeys([*columns, *decisive]))
 
 

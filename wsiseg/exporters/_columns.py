@@ -11,10 +11,15 @@ from wsiseg.exporters._cells_batch import _MEASURED, CELLS_SCHEMA
 from wsiseg.features import STAIN_COLUMNS
 
 POLYGON_COLUMNS = ("geometry", "bbox")
-PLAIN_COLUMNS = tuple(name for name in CELLS_SCHEMA.names if name not in POLYGON_COLUMNS)
-"""All that are no polygons."""
 MEASURED_COLUMNS = (*_MEASURED, *STAIN_COLUMNS)
 """Measurements of a nucleus, all float32."""
+
+
+def columns_of(result: ExportableResult) -> tuple[str, ...]:
+    """Return all columns a run has: of its cell table, some of which old runs lack, and more."""
+    first = next(iter(result.batches()), None)
+    names = CELLS_SCHEMA.names if first is None else first.schema.names
+    return (*names, *result.feature_names)
 
 
 def schema_of(columns: Sequence[str]) -> pa.Schema:
@@ -26,8 +31,3 @@ def schema_of(columns: Sequence[str]) -> pa.Schema:
             for name in columns
         ]
     )
-
-
-def feature_names(result: ExportableResult) -> tuple[str, ...]:
-    """Return the columns of further measurements; runs of older versions have none."""
-    return tuple(getattr(result, "feature_names", ()))

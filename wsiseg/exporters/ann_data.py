@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from wsiseg.errors import UsageError
 from wsiseg.exporters import ExportableResult
 from wsiseg.exporters._choice import CellChoice, chosen_batches
-from wsiseg.exporters._columns import MEASURED_COLUMNS, feature_names, schema_of
+from wsiseg.exporters._columns import MEASURED_COLUMNS, schema_of
+from wsiseg.exporters._facts import run_facts
 from wsiseg.exporters._finish import finished_file, refuse_existing
 from wsiseg.exporters.formats import needed
 
@@ -74,9 +75,10 @@ def annotated_table(result: ExportableResult, choice: CellChoice, unit: str) -> 
     """Return nuclei as an `anndata.AnnData`; see `export_anndata`."""
     anndata = needed("anndata")
     pandas = needed("anndata", "pandas")
-    measured = (*MEASURED_COLUMNS, *feature_names(result))
+    measured = (*MEASURED_COLUMNS, *result.feature_names)
     columns = ["uuid", *OBS_COLUMNS, *UNITS[unit], *measured]
-    rows = pa.Table.from_batches(list(chosen_batches(result, choice, columns)), schema_of(columns))
+    batches = list(chosen_batches(result, choice, columns))
+    rows = pa.Table.from_batches(batches, batches[0].schema if batches else schema_of(columns))
     x, y = (rows[name].to_numpy() for name in UNITS[unit])
     return anndata.AnnData(
         X=_matrix(rows, measured),
@@ -106,17 +108,12 @@ def _obs(pandas: Any, rows: pa.Table, class_names: Sequence[str]) -> Any:
 
 def _facts(result: ExportableResult, unit: str) -> dict[str, Any]:
     """Return how the run was made, and the colours of its classes as scanpy looks for them."""
-    run = result.run
+    slide = result.run["slide"]
     facts: dict[str, Any] = {
-        "use": "For research use only. Not for use in diagnostic procedures.",
-        "slide": result.name,
-        "slide_fingerprint": str(run["slide"].get("fingerprint", "")),
-        "slide_width_px": int(run["slide"]["width_px"]),
-        "slide_height_px": int(run["slide"]["height_px"]),
+        **run_facts(result),
+        "slide_width_px": int(slide["width_px"]),
+        "slide_height_px": int(slide["height_px"]),
         "mpp": result.mpp,
-        "model": str(run["model"]["name"]),
-        "model_sha256": str(run["model"]["sha256"]),
-        "wsiseg_version": str(run["wsiseg_version"]),
         "analysed_mm2": result.analysed_mm2,
         "spatial_unit": unit,
     }

@@ -21,12 +21,12 @@ from wsiseg.exporters import ExportableResult, wkb
 from wsiseg.exporters._choice import CellChoice, chosen_batches
 from wsiseg.exporters._coco_text import annotations_text
 from wsiseg.exporters._decimal_text import hundredths, scaled
+from wsiseg.exporters._facts import USE, run_facts
 from wsiseg.exporters._finish import finished_file, refuse_existing
 from wsiseg.exporters._packed import open_for_text
 
 WITHOUT_CLASS = "Nucleus"
 """Category of nuclei without a class; the last."""
-USE = "For research use only. Not for use in diagnostic procedures."
 _COLUMNS = ("cell_id", "class_name", "class_prob", "geometry")
 _BLOCK_ROWS = 4096
 _EVERYTHING = CellChoice()
@@ -67,7 +67,7 @@ def export_coco(
 
 
 def _head(result: ExportableResult) -> bytes:
-    slide, model = result.run["slide"], result.run["model"]
+    slide = result.run["slide"]
     image = {
         "id": 1,
         "file_name": result.name,
@@ -75,11 +75,9 @@ def _head(result: ExportableResult) -> bytes:
         "height": int(slide["height_px"]),
         "mpp": result.mpp,
     }
-    info = {
-        "description": f"Nuclei of {result.name}, found by {model['name']} (wsiseg). {USE}",
-        "version": str(result.run["wsiseg_version"]),
-        "model_sha256": str(model["sha256"]),
-    }
+    facts = run_facts(result)
+    said = f"Nuclei of {result.name}, found by {facts['model']} (wsiseg). {USE}"
+    info = {"description": said, "version": facts["wsiseg_version"], **facts}
     parts: Mapping[str, Any] = {
         "info": info,
         "licenses": [],

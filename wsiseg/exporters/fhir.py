@@ -14,6 +14,7 @@ from typing import Any
 
 from wsiseg.errors import UsageError
 from wsiseg.exporters import ExportableResult
+from wsiseg.exporters._facts import USE, run_facts
 from wsiseg.exporters._finish import finished_file, refuse_existing
 from wsiseg.exporters.formats import needed
 from wsiseg.identity import PROJECT_NAMESPACE, run_namespace
@@ -22,7 +23,6 @@ RELEASES = {"R5": "fhir.resources", "R4B": "fhir.resources.R4B"}
 """Release of FHIR and the package with its resources."""
 CODE_SYSTEM = uuid.uuid5(PROJECT_NAMESPACE, "fhir code system").urn
 """Code system of what is observed: there is none for nuclei of a slide."""
-USE = "For research use only. Not for use in diagnostic procedures."
 ALL_CLASSES = "(all)"
 _UCUM = "http://unitsofmeasure.org"
 _CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
@@ -104,18 +104,20 @@ def _space(result: ExportableResult, summary: Mapping[str, Any]) -> uuid.UUID:
 
 
 def _device(result: ExportableResult, release: str) -> dict[str, Any]:
-    model = result.run["model"]
-    name = f"wsiseg with the model {model['name']}"
+    facts = run_facts(result)
+    name = f"wsiseg with the model {facts['model']}"
     named: dict[str, Any] = (
         {"name": [{"value": name, "type": "user-friendly-name"}]}
         if release == "R5"
         else {"deviceName": [{"name": name, "type": "user-friendly-name"}]}
     )
     versions = {
-        "wsiseg": str(result.run["wsiseg_version"]),
-        "model": str(model["name"]),
-        "model sha256": str(model["sha256"]),
+        "wsiseg": facts["wsiseg_version"],
+        "model": facts["model"],
+        "model sha256": facts["model_sha256"],
     }
+    if "classes_version" in facts:
+        versions["version of the classes"] = facts["classes_version"]
     return {
         "resourceType": "Device",
         "manufacturer": "wsiseg",

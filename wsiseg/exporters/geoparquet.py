@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from wsiseg.exporters import ExportableResult
 from wsiseg.exporters._cells_batch import BBOX_FIELDS
 from wsiseg.exporters._choice import ColumnChoice, chosen_batches
-from wsiseg.exporters._columns import POLYGON_COLUMNS, schema_of
+from wsiseg.exporters._columns import POLYGON_COLUMNS, columns_of, schema_of
+from wsiseg.exporters._facts import run_facts
 from wsiseg.exporters._finish import finished_file, refuse_existing
-from wsiseg.exporters.parquet import CELLS_SCHEMA, ROW_GROUP_ROWS, geo_metadata
+from wsiseg.exporters._row_groups import RowGroups
+from wsiseg.exporters.parquet import geo_metadata
 
 _EVERYTHING = ColumnChoice()
 
@@ -30,8 +32,9 @@ def export_geoparquet(
 ) -> None:
     """Write a run's nuclei as GeoParquet, in level-0 pixels without a map projection.
 
-    Memory does not depend on the number of nuclei: one row group is held.  `geometry` and
-    `bbox` are always written, behind the columns chosen.
+    Memory does not depend on the number of nuclei: one row group is held.  Without a choice
+    of columns all are written, features too.  `geometry` and `bbox` always are, behind the
+    others.  The file's metadata say which run it is of (`wsiseg`).
 
     Raises
     ------
@@ -42,31 +45,29 @@ def export_geoparquet(
     OutputNotWritable
         If the operating system refuses to write.
     """
-    columns = options.columns
-    if columns is not None:
-        columns = (*(name for name in columns if name not in POLYGON_COLUMNS), *POLYGON_COLUMNS)
+    names = options.columns or columns_of(result)
+    columns = (*(name for name in names if name not in POLYGON_COLUMNS), *POLYGON_COLUMNS)
     batches = chosen_batches(result, options, columns)
     refuse_existing(destination)
     first = next(batches, None)
-    schema = schema_of(columns or CELLS_SCHEMA.names) if first is None else first.schema
+    schema = schema_of(columns) if first is None else first.schema.remove_metadata()
     rows = batches if first is None else chain([first], batches)
     with finished_file(destination) as partial:
-        _write(rows, partial, schema.remove_metadata())
+        _write(rows, partial, schema, run_facts(result))
 
 
-def _write(batches: Iterable[pa.RecordBatch], partial: Path, schema: pa.Schema) -> None:
+def _write(
+    batches: Iterable[pa.RecordBatch], partial: Path, schema: pa.Schema, facts: dict[str, str]
+) -> None:
     bounds_px: NDArray[np.float64] | None = None
-    pending = schema.empty_table()
     with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+        groups = RowGroups(writer, schema)
         for batch in batches:
             bounds_px = _grown(bounds_px, batch)
-            pending = pa.concat_tables([pending, pa.table(batch).cast(schema)])
-            if pending.num_rows >= ROW_GROUP_ROWS:
-                writer.write_table(pending[:ROW_GROUP_ROWS], row_group_size=ROW_GROUP_ROWS)
-                pending = pending[ROW_GROUP_ROWS:]
-        if pending.num_rows:
-            writer.write_table(pending, row_group_size=ROW_GROUP_ROWS)
-        writer.add_key_value_metadata({"geo": json.dumps(geo_metadata(bounds_px))})
+            groups.add(batch.replace_schema_metadata(None))
+        groups.end()
+        said = {"geo": geo_metadata(bounds_px), "wsiseg": facts}
+        writer.add_key_value_metadata({name: json.dumps(value) for name, value in said.items()})
 
 
 def _grown(

@@ -15,6 +15,7 @@ import pyarrow as pa
 from wsiseg.errors import ResultNotReadable, UsageError
 from wsiseg.exporters import ExportableResult
 from wsiseg.exporters._choice import CellChoice, chosen_batches
+from wsiseg.exporters._facts import run_facts
 from wsiseg.exporters._finish import finished_directory, refuse_existing
 from wsiseg.exporters.ann_data import annotated_table
 from wsiseg.exporters.formats import needed
@@ -71,7 +72,7 @@ def export_spatialdata(
         elements["shapes"] = {SHAPES: _shapes(result, options)}
     if options.labels:
         elements["labels"] = {LABELS: _labels(result)}
-    data = spatialdata.SpatialData(**elements, attrs={"wsiseg": {"slide": result.name}})
+    data = spatialdata.SpatialData(**elements, attrs={"wsiseg": run_facts(result)})
     refuse_existing(destination)
     with finished_directory(destination) as partial:
         # It makes its folder itself.

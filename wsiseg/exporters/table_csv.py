@@ -16,7 +16,7 @@ import shapely
 from wsiseg.errors import UsageError
 from wsiseg.exporters import ExportableResult
 from wsiseg.exporters._choice import ColumnChoice, chosen_batches
-from wsiseg.exporters._columns import PLAIN_COLUMNS, schema_of
+from wsiseg.exporters._columns import POLYGON_COLUMNS, columns_of, schema_of
 from wsiseg.exporters._finish import finished_file, refuse_existing
 from wsiseg.exporters._packed import open_for_text
 
@@ -32,9 +32,9 @@ def export_csv(
     """Write a run's nuclei as CSV, packed if the name of `destination` ends in ``.gz``.
 
     Memory does not depend on the number of nuclei.  Without a choice of columns all but the
-    polygons are written; `geometry` is written as WKT if it is named.  `x` and `y` become
-    `x_px` and `y_px`; `region_ids` are positions in the run's list of regions, separated by
-    semicolons.
+    polygons are written, features too; `geometry` is written as WKT if it is named.  `x` and
+    `y` become `x_px` and `y_px`; `region_ids` are positions in the run's list of regions,
+    separated by semicolons.
 
     Raises
     ------
@@ -47,7 +47,9 @@ def export_csv(
     OutputNotWritable
         If the operating system refuses to write.
     """
-    columns = options.columns or PLAIN_COLUMNS
+    columns = options.columns or tuple(
+        name for name in columns_of(result) if name not in POLYGON_COLUMNS
+    )
     if "bbox" in columns:
         raise UsageError("CSV has no column for bbox; name geometry (as WKT), or x and y")
     batches = chosen_batches(result, options, columns)
