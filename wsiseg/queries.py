@@ -57,13 +57,13 @@ class Query:
                 f"the query asks for what it may not ({_said(error)}); it may read the tables "
                 f"{', '.join(TABLES)}, and nothing else"
             ) from error
-        except (duckdb.IOException, duckdb.InvalidInputException) as error:
-            raise _damaged(error) from error
         except duckdb.OutOfMemoryException as error:
             raise UsageError(
                 f"the query needs more than {MEMORY_GB} GB of memory; group, filter or LIMIT it"
             ) from error
         except duckdb.Error as error:
+            if _is_of_a_file(error):
+                raise _damaged(error) from error
             raise UsageError(f"the query cannot be answered: {_said(error)}") from error
 
     def notes(self, sql: str) -> list[str]:
@@ -175,6 +175,15 @@ def _plain_numbers(table: pa.Table) -> pa.Table:
         return table.cast(pa.schema(fields))
     except pa.ArrowInvalid:
         return table
+
+
+def _is_of_a_file(error: Exception) -> bool:
+    """Return whether an error is about what is in a file, rather than about the question."""
+    import duckdb
+
+    kinds = (duckdb.IOException, duckdb.InternalException, duckdb.SerializationException)
+    words = ("parquet", "protocol", "thrift", "zstd", "decompress", "invalid data", "corrupt")
+    return isinstance(error, kinds) or any(word in str(error).lower() for word in words)
 
 
 def _damaged(error: Exception) -> ResultNotReadable:

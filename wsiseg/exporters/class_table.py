@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -69,13 +69,15 @@ def write_class_version(
     footer = footer_sha256(run / "cells.parquet")
     try:
         table.parent.mkdir(exist_ok=True)
-        # With the old record the new table would be read as what it is not.
-        record_path.unlink(missing_ok=True)
     except OSError as error:
         raise OutputNotWritable(
             f"cannot write into {run} ({error.strerror}); copy the run to a folder you may write"
         ) from error
-    n_cells = _write_table(table, batches, pq.read_metadata(run / "cells.parquet").num_rows)
+    n_cells = pq.read_metadata(run / "cells.parquet").num_rows
+    with finished_file(table) as partial:
+        _write_table(partial, batches, n_cells, run.name)
+        # With the old record the new table would be read as what it is not.
+        record_path.unlink(missing_ok=True)
     record = {
         "format": CLASSES_FORMAT,
         "format_version": NEWEST_CLASSES_FORMAT,
@@ -92,31 +94,35 @@ def write_class_version(
         partial.write_text(text + "\n", encoding="utf-8")
 
 
-def _write_table(path: Path, batches: Iterable[pa.RecordBatch], n_cells: int) -> int:
+def _write_table(
+    path: Path, batches: Iterable[pa.RecordBatch], n_cells: int, run_name: str
+) -> None:
     """Write the rows in groups like those of the cell table, so that both are read in step."""
-    pending: list[pa.RecordBatch] = []
-    n_pending = n_rows = 0
-    with (
-        finished_file(path) as partial,
-        pq.ParquetWriter(
-            partial, CLASSES_SCHEMA, compression="zstd", use_dictionary=["class_name"]
-        ) as writer,
-    ):
-        for batch in batches:
-            pending.append(batch)
-            n_pending += batch.num_rows
-            n_rows += batch.num_rows
-            while n_pending >= ROW_GROUP_ROWS:
-                rows = pa.Table.from_batches(pending, CLASSES_SCHEMA)
-                writer.write_table(rows[:ROW_GROUP_ROWS], row_group_size=ROW_GROUP_ROWS)
-                pending = rows[ROW_GROUP_ROWS:].to_batches()
-                n_pending -= ROW_GROUP_ROWS
-        if n_pending:
-            rows = pa.Table.from_batches(pending, CLASSES_SCHEMA)
+    n_rows = 0
+    with pq.ParquetWriter(
+        path, CLASSES_SCHEMA, compression="zstd", use_dictionary=["class_name"]
+    ) as writer:
+        for rows in _in_groups(batches):
+            n_rows += rows.num_rows
             writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
-        if n_rows != n_cells:
-            raise ResultNotReadable(
-                f"{n_rows} classes came for the {n_cells} rows of {path.parent.parent.name}/"
-                "cells.parquet; a class for each is needed"
-            )
-    return n_rows
+    if n_rows != n_cells:
+        raise ResultNotReadable(
+            f"{n_rows} classes came for the {n_cells} rows of {run_name}/cells.parquet; a class "
+            "for each is needed"
+        )
+
+
+def _in_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Yield the rows in tables of `ROW_GROUP_ROWS`; the last may have fewer."""
+    pending: list[pa.RecordBatch] = []
+    n_pending = 0
+    for batch in batches:
+        pending.append(batch)
+        n_pending += batch.num_rows
+        while n_pending >= ROW_GROUP_ROWS:
+            rows = pa.Table.from_batches(pending, CLASSES_SCHEMA)
+            yield rows[:ROW_GROUP_ROWS]
+            pending = rows[ROW_GROUP_ROWS:].to_batches()
+            n_pending -= ROW_GROUP_ROWS
+    if n_pending:
+        yield pa.Table.from_batches(pending, CLASSES_SCHEMA)
