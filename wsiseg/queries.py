@@ -183,7 +183,10 @@ def _is_of_a_file(error: Exception) -> bool:
 
     kinds = (duckdb.IOException, duckdb.InternalException, duckdb.SerializationException)
     words = ("parquet", "protocol", "thrift", "zstd", "decompress", "invalid data", "corrupt")
-    return isinstance(error, kinds) or any(word in str(error).lower() for word in words)
+    # What the reader of Parquet throws by itself comes without a kind.
+    if type(error) is duckdb.Error or isinstance(error, kinds):
+        return True
+    return any(word in str(error).lower() for word in words)
 
 
 def _damaged(error: Exception) -> ResultNotReadable:
