@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import shapely
 from numpy.typing import NDArray
 
 from wsiseg.analysed import analysed_shape, tissue_mm2
@@ -186,6 +185,8 @@ def _tile_areas(run: AskedRun, tiles: pa.Table) -> NDArray[np.float64]:
     mpp = float(run.record["slide"]["mpp"])
     x, y, width, height = (tiles[name].to_numpy() for name in ("x", "y", "width", "height"))
     if run.record.get("regions"):
+        import shapely  # takes longer than most answers
+
         shape = analysed_shape(run.path, run.record)
         if shape is None:
             return np.zeros(len(x))

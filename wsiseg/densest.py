@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import shapely
 from numpy.typing import NDArray
 
 from wsiseg.analysed import analysed_shape, tissue_mm2
@@ -17,6 +16,8 @@ from wsiseg.errors import UnknownName, UsageError
 from wsiseg.mixing import class_index
 
 if TYPE_CHECKING:
+    import shapely
+
     from wsiseg.results import Result
 
 STEPS = 50
@@ -173,6 +174,8 @@ def _described(
     side_um: float,
     analysed: shapely.MultiPolygon | None,
 ) -> dict[str, float | int | None]:
+    import shapely  # takes longer than most answers
+
     row, col, n = place
     x_um, y_um = col * side_um / STEPS, row * side_um / STEPS
     x, y, side = (value / result.mpp for value in (x_um, y_um, side_um))
