@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -344,3 +345,44 @@ def test_a_version_of_the_classes_is_asked_in_place_of_the_models(tmp_path: Path
     assert none.exit_code == 2
     assert "there are clicks" in none.stderr
     assert len(wsiseg.query(tmp_path / "out", sql).to_pylist()) == 3
+
+
+def test_an_odd_name_is_counted_as_any_other(out: Path) -> None:
+    rows = json.loads(run("stats", out, "--model", "all", "--format", "json").stdout)
+    assert {(row["slide"], row["n"]) for row in rows if row["class_name"] == "(all)"} == {
+        ("a.svs", 300),
+        (HOSTILE.replace("\n", "").replace("\x1b", "") + ".svs", 50),
+    }
+    shown = run("stats", out, "--model", "all")
+    assert all(line.isprintable() for line in shown.stdout.splitlines())
+
+
+def test_what_was_made_in_other_ways_is_told(tmp_path: Path) -> None:
+    write_run(tmp_path / "a.svs.wsiseg", random_table(20))
+    write_run(tmp_path / "b.svs.wsiseg", random_table(20), result_version=3)
+    for command in (["query", tmp_path, "SELECT 1"], ["stats", tmp_path]):
+        assert "different result versions (1 of 1, 1 of 3)" in run(*command).stderr
+    missing = run("query", tmp_path, "SELECT nearest_cell_um FROM features")
+    assert missing.exit_code == 2
+    assert "no run has features.parquet" in missing.stderr
+
+
+def test_frozen_results_of_every_version_are_counted(tmp_path: Path) -> None:
+    frozen = Path(__file__).parent / "data" / "results"
+    for path in frozen.glob("*.zip"):
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(tmp_path / path.stem.rpartition("_")[2])
+    expected = json.loads((frozen / "expected.json").read_text())
+    rows = json.loads(run("stats", tmp_path, "--format", "json").stdout)
+    found: dict[str, dict[str, int]] = {}
+    for row in rows:
+        counts = found.setdefault(row["slide"] + ".wsiseg", {})
+        if row["n"] and row["class_name"] != "(all)":
+            counts[row["class_name"]] = row["n"]
+    assert found == {place: values["n"] for place, values in expected.items()}
+    sql = "SELECT slide, sum(area_um2) AS um2, sum(x) AS x FROM cells GROUP BY slide"
+    sums = json.loads(run("query", tmp_path, sql, "--format", "json").stdout)
+    assert len(sums) > 3
+    for row in sums:
+        values = expected[row["slide"] + ".wsiseg"]
+        assert (row["um2"], row["x"]) == pytest.approx((values["area_um2"], values["x"]), rel=1e-5)

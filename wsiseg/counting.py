@@ -61,9 +61,7 @@ def text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def count_groups(
-    opened: Query, members: Sequence[Sequence[str]]
-) -> dict[tuple[int, str | None], Sizes]:
+def count_groups(opened: Query, members: Sequence[Sequence[str]]) -> list[dict[str | None, Sizes]]:
     """Count the nuclei of groups of slides.
 
     Parameters
@@ -75,13 +73,14 @@ def count_groups(
 
     Returns
     -------
-    dict
-        By position of the group and class (`"(all)"`: all; None: without a class).  What has no
-        nuclei is not there.
+    list of dict
+        Of each group by class (`"(all)"`: all; None: without a class).  What has no nuclei is
+        not there.
     """
+    counts: list[dict[str | None, Sizes]] = [{} for _ in members]
     pairs = [(slide, k) for k, slides in enumerate(members) for slide in slides]
     if not pairs:
-        return {}
+        return counts
     rows = ", ".join(f"({text(slide)}, {k})" for slide, k in pairs)
     found = opened.run(
         f"WITH members(slide, k) AS (VALUES {rows}) "  # noqa: S608 - ours
@@ -89,21 +88,24 @@ def count_groups(
         "FROM cells JOIN members USING (slide) "
         "GROUP BY GROUPING SETS ((k, class_name), (k))"
     )
-    return {(row["k"], _class_of(row)): _sizes(row) for row in found.to_pylist()}
+    for row in found.to_pylist():
+        counts[row["k"]][_class_of(row)] = _sizes(row)
+    return counts
 
 
-def count_in_regions(opened: Query) -> dict[tuple[str, int, str | None], Sizes]:
-    """Count the nuclei of every region: by slide, position of the region, and class."""
+def count_in_regions(opened: Query) -> dict[tuple[str, int], dict[str | None, Sizes]]:
+    """Count the nuclei of every region: by slide and position of the region, then by class."""
+    counts: dict[tuple[str, int], dict[str | None, Sizes]] = defaultdict(dict)
     if not any(run.record.get("regions") for run in opened.runs):
-        return {}
+        return counts
     found = opened.run(
         f"SELECT slide, region_id, class_name, grouping(class_name) AS every, {_SIZES} "  # noqa: S608
         "FROM (SELECT slide, class_name, area_um2, unnest(region_ids) AS region_id FROM cells) "
         "GROUP BY GROUPING SETS ((slide, region_id, class_name), (slide, region_id))"
     )
-    return {
-        (row["slide"], row["region_id"], _class_of(row)): _sizes(row) for row in found.to_pylist()
-    }
+    for row in found.to_pylist():
+        counts[row["slide"], row["region_id"]][_class_of(row)] = _sizes(row)
+    return counts
 
 
 def count_slides(opened: Query) -> dict[tuple[str, str], int]:

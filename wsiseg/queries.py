@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -49,7 +50,7 @@ class Query:
         """
         import duckdb
 
-        check_select(self._connection, sql, TABLES)
+        tree = check_select(self._connection, sql, TABLES)
         try:
             return _plain_numbers(self._connection.sql(sql).to_arrow_table())
         except duckdb.PermissionException as error:
@@ -64,7 +65,26 @@ class Query:
         except duckdb.Error as error:
             if _is_of_a_file(error):
                 raise _damaged(error) from error
-            raise UsageError(f"the query cannot be answered: {_said(error)}") from error
+            raise UsageError(
+                f"the query cannot be answered: {_said(error)}{self._no_features(tree)}"
+            ) from error
+
+    def _no_features(self, tree: Any) -> str:
+        if self._files["features"] or "features" not in names_in(tree):
+            return ""
+        return "; no run has features.parquet: segment anew with --measure, and --overwrite"
+
+    @property
+    def run_notes(self) -> list[str]:
+        """What to mind about the runs, whatever is asked: a sentence each."""
+        versions = Counter(run.record.get("result_version") for run in self.runs)
+        if len(versions) < 2:
+            return []
+        listed = ", ".join(f"{n} of {version}" for version, n in versions.most_common())
+        return [
+            f"the runs were made with different result versions ({listed}): their nuclei differ a "
+            "little for that alone"
+        ]
 
     def notes(self, sql: str) -> list[str]:
         """Return, a sentence each, what the runs lack of what a SELECT names.
@@ -75,7 +95,7 @@ class Query:
             As `run` does, if it is no SELECT.
         """
         named = names_in(check_select(self._connection, sql, TABLES))
-        said = []
+        said = [*self.run_notes]
         n_runs = len(self.runs)
         for table in ("features", "tiles"):
             n = n_runs - len(self._files[table])
