@@ -76,3 +76,11 @@ def random_table(n: int, seed: int = 1) -> pa.Table:
     x, y = rng.uniform(0, 4000, n), np.sort(rng.uniform(0, 3000, n))
     names = rng.choice([*CLASSES[:2], None], n, p=[0.6, 0.3, 0.1]).tolist()
     return cell_table(x, y, names, seed)
+
+
+def write_features(folder: Path, row_group_rows: int = 64, **columns: Any) -> None:
+    """Write `features.parquet` of a run."""
+    n = len(next(iter(columns.values())))
+    ids = pa.array(np.arange(1, n + 1), pa.uint32())
+    values = {name: pa.array(column, pa.float32()) for name, column in columns.items()}
+    pq.write_table(pa.table({"cell_id": ids} | values), folder / "features.parquet", row_group_rows)

@@ -21,6 +21,7 @@ from wsiseg import (
     TissueOptions,
 )
 from wsiseg.cli import app
+from wsiseg.features import MEASURE_GROUPS
 from wsiseg.listing import SlideEntry
 
 DATACLASSES = {
@@ -45,6 +46,7 @@ SEGMENT_OPTIONS = {
     "model": "model",
     "roi": "options.roi",
     "roi_origin": "options.roi_origin",
+    "measure": "options.measure",
     "skip_bad_tiles": "options.skip_bad_tiles",
     "strict": "strict",
     "overwrite": "overwrite",
@@ -95,6 +97,9 @@ def test_segment_owns_no_default() -> None:
         if option == "tissue":
             assert wanted == TissueOptions()
             wanted = "auto"
+        if option == "measure":
+            assert wanted == MEASURE_GROUPS
+            wanted = "all"
         assert there[option] == wanted, option
 
 
@@ -103,7 +108,7 @@ def test_seamcheck_owns_no_default() -> None:
     shared = there.keys() - SEAMCHECK_OPTIONS.keys() - {"slide_or_run", "quiet"}
     of_segment = {name for name, where in SEGMENT_OPTIONS.items() if "." in where}
     # What a seamcheck writes meanwhile lies on this machine alone.
-    assert shared == (of_segment | {"model"}) - {"skip_bad_tiles", "cluster"}
+    assert shared == (of_segment | {"model"}) - {"skip_bad_tiles", "cluster", "measure"}
     for option in shared:
         assert there[option] == options_of("segment")[option], option
         assert default_of(SEGMENT_OPTIONS[option], wsiseg.seamcheck) == (
@@ -145,6 +150,57 @@ def test_each_option_of_seamcheck_reaches_its_own_field(monkeypatch: pytest.Monk
         "picture": Path("p"),
         "progress": None,
     }
+
+
+REVIEW_OPTIONS = {
+    "n": "options.n",
+    "side_um": "options.side_um",
+    "seed": "options.seed",
+    "share_uncertain": "options.share_uncertain",
+}
+"""The same for `wsiseg review make`."""
+
+
+def test_review_owns_no_default() -> None:
+    there = commands()["review"].commands
+    options = {each.name: each.default for each in there["make"].params if each.name != "help"}
+    named = inspect.signature(wsiseg.make_review).parameters
+    for name in ("classes", "name", "to", "overwrite"):
+        assert options.pop(name) == named[name].default
+    assert options.keys() == REVIEW_OPTIONS.keys() | {"run", "out"}
+    defaults = {f"options.{each.name}": each.default for each in fields(wsiseg.ReviewOptions)}
+    assert {where: options[name] for name, where in REVIEW_OPTIONS.items()} == defaults
+    read = {each.name: each.default for each in there["read"].params if each.name != "help"}
+    named = inspect.signature(wsiseg.read_review).parameters
+    keywords = ("name", "to", "picture", "slide", "overwrite")
+    assert {k: read[k] for k in keywords} == {k: named[k].default for k in keywords}
+    assert read.keys() == named.keys() | {"json"}
+
+
+def test_each_option_of_review_reaches_its_own_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[Any] = []
+
+    def stop(*given: Any, **options: Any) -> Any:
+        said.extend((given, options))
+        raise wsiseg.WsisegError("enough")
+
+    monkeypatch.setattr(wsiseg, "make_review", stop)
+    monkeypatch.setattr(wsiseg, "read_review", stop)
+    sample = ["-n", "7", "--side-um", "80", "--seed", "5", "--share-uncertain", "0.5"]
+    sample += ["--classes", "c"]
+    rest = ["--name", "b", "--to", "t", "--overwrite"]
+    make = ["make", "a.wsiseg", "-o", "s.geojson", *sample]
+    read = ["read", "a.wsiseg", "e.geojson", "--picture", "p.png", "--slide", "s.svs"]
+    for call in (make, read):
+        assert CliRunner().invoke(app, ["review", *call, *rest]).exit_code == 3
+    common = {"name": "b", "to": Path("t"), "overwrite": True}
+    options = wsiseg.ReviewOptions(7, 80, 5, 0.5)
+    assert said == [
+        (Path("a.wsiseg"), Path("s.geojson"), options),
+        {"classes": "c"} | common,
+        (Path("a.wsiseg"), Path("e.geojson")),
+        {"picture": Path("p.png"), "slide": Path("s.svs")} | common,
+    ]
 
 
 def test_every_scale_and_compute_option_is_on_the_command_line() -> None:
@@ -194,6 +250,7 @@ def test_each_option_reaches_its_own_field(
     flags = ["--mpp-from-objective", "--force-scale", "--strict", "--overwrite", "--quiet"]
     flags += ["--skip-bad-tiles", "--part", "3/8"]
     area = ["--tissue", "none", "--roi", "r.geojson", "--roi-origin", "slide"]
+    area += ["--measure", "texture,ring"]
     assert run(*numbers, *words, *flags, *area, "--model", "some").exit_code == 0
     slides, out, options = said
     assert (slides, out) == ([SlideEntry(Path("a.png"))], Path("out"))
@@ -202,7 +259,11 @@ def test_each_option_reaches_its_own_field(
         "model": "some",
         "scale": ScaleOptions(None, override_mpp=0.3, from_objective=True, force=True),
         "options": PlanOptions(
-            tissue=None, roi=Path("r.geojson"), roi_origin="slide", skip_bad_tiles=True
+            tissue=None,
+            roi=Path("r.geojson"),
+            roi_origin="slide",
+            skip_bad_tiles=True,
+            measure=("ring", "texture"),
         ),
         "part": "3/8",
         "compute": ComputeOptions("cpu", precision="bfloat16", batch_size=4, workers=2),

@@ -111,6 +111,7 @@ def test_row_groups_are_full_whatever_the_pieces(tmp_path, monkeypatch):
     cells = cells_of(blobs(4), seed=4)
     n = len(cells)
     assert n > 30
+    monkeypatch.setattr("wsiseg.exporters._row_groups.ROW_GROUP_ROWS", 7)
     monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 7)
     edges = [0, 3, 3, 20, n]
     pieces = [list(range(a, b)) for a, b in itertools.pairwise(edges)]

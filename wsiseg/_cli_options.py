@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import enum
 from pathlib import Path
 from typing import Annotated
@@ -15,13 +16,6 @@ class RoiOriginName(enum.StrEnum):
     auto = "auto"
     bounds = "bounds"
     slide = "slide"
-
-
-class Grouping(enum.StrEnum):
-    """What counts are grouped by, besides slide and class."""
-
-    slide = "slide"
-    region = "region"
 
 
 SlidesArgument = Annotated[
@@ -60,6 +54,13 @@ PartOption = Annotated[
 SkipBadTiles = Annotated[
     bool, typer.Option("--skip-bad-tiles", help="Leave out tiles that cannot be read.")
 ]
+MeasureOption = Annotated[
+    str,
+    typer.Option(
+        help="What goes into features.parquet: neighbours, ring, texture, probabilities "
+        "(separated by commas), all or none."
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would run, how long, how large; write nothing.")
 ]
@@ -80,5 +81,23 @@ ClusterOption = Annotated[
 FormatOption = Annotated[str, typer.Option("--format", help="Exports, separated by commas.")]
 ReaderOption = Annotated[str | None, typer.Option(help="openslide, tiffslide or image.")]
 RunsArgument = Annotated[list[Path], typer.Argument(help="Runs, folders of runs, or globs.")]
+ClassesFromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--classes-from",
+        help="Take the classes of this version (wsiseg classify), not the model's.",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete existing results first.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Only errors and the final table.")]
+
+
+def names_in(text: str | None) -> tuple[str, ...] | None:
+    """Return the parts of a list separated by commas; None if there is no list.
+
+    A name that holds a comma stands in double quotes.
+    """
+    if text is None:
+        return None
+    parts = next(csv.reader([text], skipinitialspace=True), [])
+    return tuple(name.strip() for name in parts if name.strip())

@@ -301,3 +301,16 @@ def sum_planes(
                 total += within
             sums[i, plane] = total
     return sums
+
+
+def run_sums(runs: NDArray[np.int32]) -> tuple[NDArray[np.int64], ...]:
+    """Return the number of pixels, sum of rows and sum of columns of each run."""
+    row, start, end = runs.T.astype(np.int64)
+    length_px = end - start
+    return length_px, row * length_px, (start + end - 1) * length_px // 2
+
+
+def moments(runs: NDArray[np.int32], first_run: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+    """Return area, sum of rows and sum of columns of each instance."""
+    totals = (np.append(0, np.cumsum(sums)) for sums in run_sums(runs))
+    return tuple(np.diff(total[first_run]) for total in totals)

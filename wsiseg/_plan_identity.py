@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsiseg.features import tile_groups
 from wsiseg.models import ModelCard, Numerics
 from wsiseg.regions import Region, region_fingerprint
 from wsiseg.rundir import RESULT_VERSION
@@ -44,6 +45,7 @@ def tile_identity(
         "scale": scale,
         "grid_offset_px": options.grid_offset_px,
         "spare_px": options.stitch.spare_px,
+        "measured_in_tiles": list(tile_groups(options.measure)),
         "numerics": numerics.to_json(),
         "result_version": RESULT_VERSION,
     }
@@ -58,6 +60,7 @@ def run_identity(
     """Return all that decides what is in the results."""
     return of_tiles | {
         "tissue": tissue_source,
+        "measure": list(options.measure),
         "roi": region_fingerprint(regions) if regions else "none",
         "stitch": {"min_area_px": options.stitch.min_area_px},
     }

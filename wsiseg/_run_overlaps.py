@@ -262,6 +262,12 @@ _NO_INSTANCES = Instances(
 )
 
 
+def _measured(parts: list[Instances]) -> NDArray[np.float32]:
+    """Return what was measured of all parts; empty ones may not know how much that is."""
+    known = [part.measured for part in parts if len(part)]
+    return np.concatenate(known) if known else parts[0].measured
+
+
 def concatenated(parts: list[Instances]) -> Instances:
     """Return the instances of all parts in turn; of no parts, no instances."""
     parts = parts or [_NO_INSTANCES]
@@ -277,4 +283,5 @@ def concatenated(parts: list[Instances]) -> Instances:
         class_prob=np.concatenate([part.class_prob for part in parts]),
         nucleus_prob=np.concatenate([part.nucleus_prob for part in parts]),
         cut=np.concatenate([part.cut for part in parts]),
+        measured=_measured(parts),
     )

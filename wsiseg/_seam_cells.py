@@ -58,7 +58,7 @@ def plan_of_squares(
     )
     return replace(
         plan,
-        options=replace(plan.options, grid_offset_px=offset_px),
+        options=replace(plan.options, grid_offset_px=offset_px, measure=()),
         grid=grid,
         regions=tuple(regions),
         analysed_mm2=inside_px2 * plan.scale.mpp**2 / 1e6,

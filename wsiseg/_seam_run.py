@@ -120,6 +120,7 @@ def _options_of(result: Result) -> PlanOptions:
         roi=result.path / "regions.geojson" if result.regions else None,
         stitch=StitchOptions(**said["stitch"]),
         grid_offset_px=said["grid_offset_px"],
+        measure=said["measure"],
     )
 
 

@@ -220,6 +220,8 @@ def cells_of(found: Found, fate: Fate, index: NDArray[np.int64]) -> Instances:
         class_prob=old.class_prob[index],
         nucleus_prob=old.nucleus_prob[index],
         cut=old.cut[index],
+        # Of the whole mask, also where it has lost pixels: those are gone.
+        measured=old.measured[index],
     )
 
 

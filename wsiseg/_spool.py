@@ -22,6 +22,8 @@ from wsiseg.rundir import temporary
 _BAND_PX = 4096
 """Pieces are looked for in bands of so many rows: those near a shard, not all there are."""
 _IDENTITY = ("cell_id", "tile_row", "tile_col")
+# To paint a nucleus nothing need be known that was measured of it.
+_KEPT = tuple(field.name for field in fields(Instances) if field.name != "measured")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class CellSpool:
 
     def _keep(self, cells: Cells) -> None:
         instances = cells.instances
-        tensors = {field.name: getattr(instances, field.name) for field in fields(Instances)}
+        tensors = {name: getattr(instances, name) for name in _KEPT}
         tensors |= {name: getattr(cells, name) for name in _IDENTITY}
         path = self._folder / f"cells_{self._n_pieces:06d}.safetensors"
         content = save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
@@ -144,5 +146,5 @@ def _box_around(runs: NDArray[np.int32]) -> Box:
 
 def _load(path: Path) -> Cells:
     tensors = load_file(path)
-    instances = Instances(**{field.name: tensors[field.name] for field in fields(Instances)})
+    instances = Instances(**{name: tensors[name] for name in _KEPT})
     return Cells(instances, *(tensors[name] for name in _IDENTITY))

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from threading import Event
@@ -16,11 +16,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from wsiseg._feature_rows import FeatureRows
 from wsiseg._spool import CellSpool, part_of, spool_below
 from wsiseg.errors import ResultNotReadable
 from wsiseg.exporters import ome_zarr
+from wsiseg.exporters.features import FeaturesWriter
 from wsiseg.exporters.ome_zarr import MaskSource, MaskWriter
 from wsiseg.exporters.parquet import CellsWriter, RegionColumns, cells_batch
+from wsiseg.features import feature_columns
 from wsiseg.geometry import Box, Frame
 from wsiseg.identity import cell_uuids
 from wsiseg.measure import centroids_px, measure_instances
@@ -85,7 +88,7 @@ def assemble_cells(
     threads: int,
     stopped: Event | None = None,
 ) -> CellCounts:
-    """Stitch tiles as they come; write `cells.parquet` and `masks.zarr`.
+    """Stitch tiles as they come; write `cells.parquet`, `features.parquet`, `masks.zarr`.
 
     In memory are the nuclei of about one row of tiles and what the threads have at hand; what
     is settled but not painted yet is spooled to disk.
@@ -127,14 +130,19 @@ def assemble_cells(
             stopped,
         ) as masks,
         CellsWriter(folder.path / "cells.parquet", plan.frame, plan.scale.mpp, names) as table,
+        ExitStack() as more,
         ThreadPoolExecutor(threads, "wsiseg-measure") as pool,
     ):
         found = _read_tiles(folder, plan.run_key, tiles, watch)
         bands = watch.timed("stitch_busy", stitch(found, plan.options.stitch))
-        parts = _settled_parts(plan, bands, spool, masks, tally, watch)
+        features = _feature_rows(plan, folder, more)
+        parts = _settled_parts(plan, bands, spool, masks, features, tally, watch)
         for rows in in_order(pool, partial(_rows, plan, names, watch), parts, 2 * threads):
             with watch.stage("table_busy"):
                 table.write_batch(rows)
+        if features is not None:
+            with watch.stage("features_busy"):
+                features.end()
     return tally.counts()
 
 
@@ -151,6 +159,15 @@ def in_order(
         yield waiting.popleft().result()
 
 
+def _feature_rows(plan: RunPlan, folder: RunDir, block: ExitStack) -> FeatureRows | None:
+    """Return what writes `features.parquet` until the block ends, None if nothing goes there."""
+    columns = feature_columns(plan.options.measure, plan.model.card.class_names)
+    if not columns:
+        return None
+    writer = block.enter_context(FeaturesWriter(folder.path / "features.parquet", columns))
+    return FeatureRows(writer, plan.options.measure, (plan.frame.scale, plan.scale.mpp))
+
+
 _Part = tuple[Cells, RegionColumns | None]
 """Some cells on their way to the table, and in which regions they are."""
 
@@ -160,6 +177,7 @@ def _settled_parts(
     bands: Iterable[StitchedBand],
     spool: CellSpool,
     masks: MaskWriter,
+    features: FeatureRows | None,
     tally: _Tally,
     watch: Stopwatch,
 ) -> Iterator[_Part]:
@@ -174,6 +192,9 @@ def _settled_parts(
         with watch.stage("spool_busy"):
             spool.add(cells)
         masks.cells_complete_above(complete_above_px)
+        if features is not None:
+            with watch.stage("features_busy"):
+                features.add(cells, complete_above_px)
         for start in range(0, len(cells), _CELLS_AT_ONCE):
             stop = min(start + _CELLS_AT_ONCE, len(cells))
             yield part_of(cells, start, stop), _rows_of(regions, start, stop)

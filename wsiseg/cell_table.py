@@ -1,4 +1,4 @@
-"""Reading `cells.parquet` in a stream: chosen rows, counts by class and by square.
+"""Reading a run's cells in a stream: chosen rows, counts by class and by square.
 
 Row groups that cannot hold what is asked for are not read, and wide columns are read only
 where a row is wanted.
@@ -7,9 +7,8 @@ where a row is wanted.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,17 +16,33 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from wsiseg.errors import ResultNotReadable, UnknownName, UsageError
+from wsiseg._cell_files import CellFiles, OpenCells, feature_names, open_cells, open_table
+from wsiseg.errors import ResultNotReadable, UsageError
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
+
+__all__ = [
+    "ALL_CLASSES",
+    "ALL_REGIONS",
+    "CellFiles",
+    "ClassCount",
+    "SquareCounts",
+    "count_classes",
+    "count_regions",
+    "count_squares",
+    "feature_names",
+    "open_table",
+    "read_cells",
+    "stream_batches",
+]
 
 ALL_REGIONS = "(all)"
 """Region of the rows that count every nucleus of a run once; no region has this name."""
 ALL_CLASSES = "(all)"
 """Class name of the rows that count every nucleus, also those without a class."""
 
-_BATCH_ROWS = 16_384
+_TESTED = ("x", "y", "class_name")
 _SQUARE_BITS = 24
 
 
@@ -51,57 +66,34 @@ class SquareCounts(NamedTuple):
     """(m, 1 + number of classes): nuclei without a class, then of each class."""
 
 
-@contextmanager
-def open_table(path: Path) -> Iterator[pq.ParquetFile]:
-    """Open a cell table for reading, and close it.
-
-    Raises
-    ------
-    ResultNotReadable
-        If it is missing or damaged, now or at any later read within the block.
-    """
-    if not path.is_file():
-        raise ResultNotReadable(
-            f"{path.parent} has no {path.name}; segment the slide again with --overwrite"
-        )
-    try:
-        with pq.ParquetFile(path) as table:
-            yield table
-    except (pa.ArrowException, OSError) as error:
-        raise ResultNotReadable(
-            f"{path} is damaged ({_first_line(error)}); segment the slide again with --overwrite"
-        ) from error
-
-
-def stream_batches(path: Path, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+def stream_batches(
+    files: CellFiles | Path, columns: Sequence[str] | None
+) -> Iterator[pa.RecordBatch]:
     """Yield the table's rows in order, at most 16,384 at a time.
 
     Memory does not grow with their number.
 
     Parameters
     ----------
-    path : Path
-        The cell table.
+    files : CellFiles or Path
+        Where the cells are; a path: the cell table alone, with the classes in it.
     columns : sequence of str, optional
-        Columns wanted, in that order; None for all.
+        Columns wanted, in that order, also of the further measurements; None for all of the
+        cell table.
 
     Raises
     ------
     ResultNotReadable
-        If the table is missing or damaged.
+        If a table is missing, damaged, or has other rows than the cell table.
     UnknownName
-        If it has no such column.
+        If there is no such column.
     """
-    with open_table(path) as table:
-        names = _known_columns(table.schema_arrow, columns)
-        # Over several row groups at once arrow keeps all it has read until the end.
-        for group in range(table.num_row_groups):
-            for batch in table.iter_batches(_BATCH_ROWS, row_groups=[group], columns=names):
-                yield batch.select(names)
+    with open_cells(_as_files(files), columns) as (cells, names):
+        yield from cells.batches(names)
 
 
 def read_cells(
-    path: Path,
+    files: CellFiles | Path,
     classes: Sequence[str] | None,
     within: BaseGeometry | None,
     columns: Sequence[str] | None,
@@ -110,41 +102,41 @@ def read_cells(
 
     Parameters
     ----------
-    path : Path
-        The cell table.
+    files : CellFiles or Path
+        Where the cells are; a path: the cell table alone, with the classes in it.
     classes : sequence of str, optional
         Class names wanted; None for every row, also those without a class.
     within : shapely geometry, optional
         Polygon or multipolygon in level-0 pixels; None for everywhere.
     columns : sequence of str, optional
-        Columns wanted, in that order; None for all.
+        Columns wanted, in that order, also of the further measurements; None for all of the
+        cell table.
 
     Raises
     ------
     ResultNotReadable
-        If the table is missing or damaged.
+        If a table is missing, damaged, or has other rows than the cell table.
     UnknownName
-        If it has no such column.
+        If there is no such column.
     UsageError
         If `within` is no valid polygon.
     """
     if within is not None:
         _check_region(within)
-    with open_table(path) as table:
-        names = _known_columns(table.schema_arrow, columns)
-        schema = _schema_of(table.schema_arrow, names)
-        groups = _groups_near(table.metadata, within)
-        parts = [_chosen_rows(table, group, names, classes, within) for group in groups]
+    with open_cells(_as_files(files), columns, also=_TESTED) as (cells, names):
+        schema = cells.schema(names)
+        groups = _groups_near(cells.metadata, within)
+        parts = [_chosen_rows(cells, group, names, classes, within) for group in groups]
     kept = [part.replace_schema_metadata(schema.metadata) for part in parts if part.num_rows]
     return pa.concat_tables(kept) if kept else schema.empty_table()
 
 
-def count_classes(path: Path, class_names: Sequence[str]) -> list[ClassCount]:
+def count_classes(files: CellFiles | Path, class_names: Sequence[str]) -> list[ClassCount]:
     """Count each class's nuclei and then all; five bytes a nucleus are held.
 
     Parameters
     ----------
-    path : Path
+    files : CellFiles or Path
         The cell table.
     class_names : sequence of str
         All the model's classes; each gets its count, zero included.
@@ -156,8 +148,8 @@ def count_classes(path: Path, class_names: Sequence[str]) -> list[ClassCount]:
     """
     codes = [np.empty(0, np.uint8)]
     areas = [np.empty(0, np.float32)]
-    for batch in stream_batches(path, ["class_name", "area_um2"]):
-        codes.append(_class_codes(path, batch["class_name"], class_names))
+    for batch in stream_batches(files, ["class_name", "area_um2"]):
+        codes.append(_class_codes(files, batch["class_name"], class_names))
         areas.append(batch["area_um2"].to_numpy(zero_copy_only=False).astype(np.float32))
     code, area_um2 = np.concatenate(codes), np.concatenate(areas)
     counts = [
@@ -166,12 +158,14 @@ def count_classes(path: Path, class_names: Sequence[str]) -> list[ClassCount]:
     return [*counts, _class_count(ALL_CLASSES, area_um2)]
 
 
-def count_regions(path: Path, class_names: Sequence[str], n_regions: int) -> list[list[ClassCount]]:
+def count_regions(
+    files: CellFiles | Path, class_names: Sequence[str], n_regions: int
+) -> list[list[ClassCount]]:
     """Count each class's nuclei and then all, for each region; one in two counts in both.
 
     Parameters
     ----------
-    path : Path
+    files : CellFiles or Path
         The cell table of a run with regions of interest.
     class_names : sequence of str
         All the model's classes.
@@ -185,18 +179,18 @@ def count_regions(path: Path, class_names: Sequence[str], n_regions: int) -> lis
     """
     regions, codes = [np.empty(0, np.int64)], [np.empty(0, np.uint8)]
     areas = [np.empty(0, np.float32)]
-    for batch in stream_batches(path, ["class_name", "area_um2", "region_ids"]):
+    for batch in stream_batches(files, ["class_name", "area_um2", "region_ids"]):
         members = batch["region_ids"]
         row = pc.list_parent_indices(members).to_numpy()
         regions.append(pc.list_flatten(members).to_numpy().astype(np.int64))
-        codes.append(_class_codes(path, batch["class_name"], class_names)[row])
+        codes.append(_class_codes(files, batch["class_name"], class_names)[row])
         areas.append(batch["area_um2"].to_numpy(zero_copy_only=False).astype(np.float32)[row])
     region, code = np.concatenate(regions), np.concatenate(codes)
     area_um2 = np.concatenate(areas)
     if region.max(initial=-1) >= n_regions:
         raise ResultNotReadable(
-            f"{path} names region {region.max()}, but run.json lists {n_regions}; segment the "
-            "slide again with --overwrite"
+            f"{_as_files(files).cells} names region {region.max()}, but run.json lists "
+            f"{n_regions}; segment the slide again with --overwrite"
         )
     counts = []
     for i in range(n_regions):
@@ -209,12 +203,14 @@ def count_regions(path: Path, class_names: Sequence[str], n_regions: int) -> lis
     return counts
 
 
-def count_squares(path: Path, class_names: Sequence[str], grid_um: float) -> SquareCounts:
+def count_squares(
+    files: CellFiles | Path, class_names: Sequence[str], grid_um: float
+) -> SquareCounts:
     """Count the nuclei in the squares of a grid that starts at the slide's (0, 0).
 
     Parameters
     ----------
-    path : Path
+    files : CellFiles or Path
         The cell table.
     class_names : sequence of str
         All the model's classes.
@@ -228,11 +224,11 @@ def count_squares(path: Path, class_names: Sequence[str], grid_um: float) -> Squ
     """
     n_codes = len(class_names) + 1
     keys, counts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for batch in stream_batches(path, ["x_um", "y_um", "class_name"]):
+    for batch in stream_batches(files, ["x_um", "y_um", "class_name"]):
         row, col = (
             np.floor(batch[name].to_numpy() / grid_um).astype(np.int64) for name in ("y_um", "x_um")
         )
-        code = _class_codes(path, batch["class_name"], class_names)
+        code = _class_codes(files, batch["class_name"], class_names)
         key, n = np.unique(((row << _SQUARE_BITS) + col) * n_codes + code, return_counts=True)
         keys.append(key)
         counts.append(n)
@@ -249,36 +245,34 @@ def _class_count(name: str, area_um2: NDArray[np.float32]) -> ClassCount:
     return ClassCount(name, len(area_um2), float(np.median(area_um2)))
 
 
-def _class_codes(path: Path, column: pa.Array, class_names: Sequence[str]) -> NDArray[np.uint8]:
+def _class_codes(
+    files: CellFiles | Path, column: pa.Array, class_names: Sequence[str]
+) -> NDArray[np.uint8]:
     """Return 1 + the index of each row's class, 0 without one."""
     names = column.cast(pa.string())
     index = pc.index_in(names, value_set=pa.array(class_names, pa.string()))
     if index.null_count > names.null_count:
         strange = pc.filter(names, pc.and_(pc.is_null(index), pc.is_valid(names)))[0].as_py()
-        raise ResultNotReadable(
-            f"{path} has the class {strange!r}, which the run's model does not have "
-            f"({', '.join(class_names) or 'it has none'}); segment the slide again with --overwrite"
-        )
+        raise _strange_class(_as_files(files), strange, class_names)
     codes = pc.fill_null(index, -1).to_numpy(zero_copy_only=False) + 1
     return np.asarray(codes, np.uint8)
 
 
-def _known_columns(schema: pa.Schema, columns: Sequence[str] | None) -> list[str]:
-    """Return the columns to read; UnknownName if the table lacks one."""
-    if columns is None:
-        return list(schema.names)
-    for name in columns:
-        if name not in schema.names:
-            known = ", ".join(schema.names)
-            raise UnknownName(f"the cell table has no column {name!r}; known: {known}")
-    return list(columns)
+def _strange_class(files: CellFiles, name: str, class_names: Sequence[str]) -> ResultNotReadable:
+    known = ", ".join(class_names)
+    if files.classes is not None:
+        return ResultNotReadable(
+            f"{files.classes} has the class {name!r}, which is not one of its version ({known}); "
+            "make that version again with wsiseg classify --overwrite"
+        )
+    return ResultNotReadable(
+        f"{files.cells} has the class {name!r}, which the run's model does not have "
+        f"({known or 'it has none'}); segment the slide again with --overwrite"
+    )
 
 
-def _schema_of(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
-    """Return the schema of some columns; GeoParquet's metadata only if they are whole."""
-    chosen = pa.schema([schema.field(name) for name in names])
-    whole = {"geometry", "bbox"} <= set(names)
-    return chosen.with_metadata(schema.metadata) if whole else chosen
+def _as_files(files: CellFiles | Path) -> CellFiles:
+    return files if isinstance(files, CellFiles) else CellFiles(files)
 
 
 def _check_region(region: BaseGeometry) -> None:
@@ -321,7 +315,7 @@ def _may_hold(group: pq.RowGroupMetaData, name: str, low: float, high: float) ->
 
 
 def _chosen_rows(
-    table: pq.ParquetFile,
+    cells: OpenCells,
     group: int,
     names: list[str],
     classes: Sequence[str] | None,
@@ -329,8 +323,8 @@ def _chosen_rows(
 ) -> pa.Table:
     """Return the wanted rows and columns of one row group."""
     if classes is None and within is None:
-        return table.read_row_group(group, columns=names).select(names)
-    tests = table.read_row_group(group, columns=["x", "y", "class_name"])
+        return cells.row_group(group, names)
+    tests = cells.row_group(group, _TESTED)
     wanted = np.ones(tests.num_rows, np.bool_)
     if classes is not None:
         listed = pa.array(classes, pa.string())
@@ -339,7 +333,7 @@ def _chosen_rows(
         wanted &= _inside(tests, within)
     if not wanted.any():
         return tests.slice(0, 0)
-    return table.read_row_group(group, columns=names).select(names).filter(pa.array(wanted))
+    return cells.row_group(group, names).filter(pa.array(wanted))
 
 
 def _inside(centroids: pa.Table, region: BaseGeometry) -> NDArray[np.bool_]:
@@ -348,7 +342,3 @@ def _inside(centroids: pa.Table, region: BaseGeometry) -> NDArray[np.bool_]:
     x, y = (centroids[name].to_numpy() for name in ("x", "y"))
     inside: NDArray[np.bool_] = shapely.contains_xy(region, x, y)
     return inside
-
-
-def _first_line(error: Exception) -> Any:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -22,8 +22,10 @@ from wsiseg._label_runs import (
     find_runs,
     framed,
     group_runs,
+    moments,
     paint_runs,
     renamed,
+    run_sums,
     sum_planes,
     without_holes,
 )
@@ -272,7 +274,7 @@ def _describe(
     present, label = _numbered(picture.value[chosen])
     place = _reading_order(runs, label, present)
     first_run, runs = group_runs(runs, place[label], present)
-    area_px, row_sum, col_sum = _moments(runs, first_run)
+    area_px, row_sum, col_sum = moments(runs, first_run)
     class_sums = sum_planes(runs, first_run, np.ascontiguousarray(classes))
     class_index, class_prob = _vote(class_sums, area_px)
     nucleus_sums = sum_planes(runs, first_run, np.ascontiguousarray(nucleus))
@@ -296,21 +298,6 @@ def _numbered(label: NDArray[np.int32]) -> tuple[int, NDArray[np.int32]]:
     return int(occurs.sum()), number[label]
 
 
-def _run_sums(runs: NDArray[np.int32]) -> tuple[NDArray[np.int64], ...]:
-    """Return the number of pixels, sum of rows and sum of columns of each run."""
-    row, start, end = runs.T.astype(np.int64)
-    length_px = end - start
-    return length_px, row * length_px, (start + end - 1) * length_px // 2
-
-
-def _moments(
-    runs: NDArray[np.int32], first_run: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], ...]:
-    """Return area, sum of rows and sum of columns of each instance."""
-    totals = (np.append(0, np.cumsum(sums)) for sums in _run_sums(runs))
-    return tuple(np.diff(total[first_run]) for total in totals)
-
-
 def _reading_order(
     runs: NDArray[np.int32], label: NDArray[np.int32], n_labels: int
 ) -> NDArray[np.int32]:
@@ -322,7 +309,7 @@ def _reading_order(
     """
     # Sums stay far below 2**53, so adding them up as float64 is exact.
     area, row_sum, col_sum = (
-        np.bincount(label, sums, n_labels).astype(np.int64) for sums in _run_sums(runs)
+        np.bincount(label, sums, n_labels).astype(np.int64) for sums in run_sums(runs)
     )
     first = np.empty(n_labels, np.int64)
     first[label[::-1]] = np.arange(len(label))[::-1]
@@ -354,6 +341,26 @@ def _at_edge(
     touches = (row == 0) | (row == shape[0] - 1) | (start == 0) | (end == shape[1])
     n_touching = np.append(0, np.cumsum(touches))
     return np.diff(n_touching[first_run]) > 0
+
+
+def plane_means(
+    instances: Instances, planes: NDArray[np.uint8], origin_px: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Return the mean of each of k planes over each of n instances, (n, k).
+
+    Parameters
+    ----------
+    instances : Instances
+        All inside the planes.
+    planes : ndarray, (k, h, w), uint8
+        Their values.
+    origin_px : tuple of int
+        Row and column, in the instances' frame, of the planes' first pixel.
+    """
+    row, col = origin_px
+    runs = instances.runs - np.array([row, col, col], np.int32)
+    sums = sum_planes(runs, instances.first_run, np.ascontiguousarray(planes))
+    return np.asarray(sums / instances.area_px[:, np.newaxis], np.float64)
 
 
 def paint_instances(instances: Instances, shape: tuple[int, int]) -> NDArray[np.int32]:

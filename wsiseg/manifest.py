@@ -69,6 +69,7 @@ def started_run(plan: RunPlan, started: str) -> dict[str, Any]:
             "scale": asdict(plan.options.scale),
             "tissue": plan.identity["tissue"],
             "stitch": asdict(plan.options.stitch),
+            "measure": list(plan.options.measure),
             "decode": plan.decode.to_json(),
             "grid_offset_px": plan.options.grid_offset_px,
         },
@@ -241,7 +242,7 @@ def stage_seconds(watch: Stopwatch, reports: Sequence[TileReport]) -> dict[str, 
     """
     in_tiles = {
         f"tiles_{stage}_busy": sum(report["seconds"][stage] for report in reports)
-        for stage in ("read", "predict", "decode", "quality")
+        for stage in ("read", "predict", "decode", "quality", "measure")
     }
     spent = {name: s for name, s in watch.seconds.items() if name != "waiting"} | in_tiles
     in_turn = {name: s for name, s in spent.items() if not name.endswith("_busy")}

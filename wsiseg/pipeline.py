@@ -27,6 +27,8 @@ from wsiseg._run_folder import (
 from wsiseg.assemble import CellCounts, assemble_cells
 from wsiseg.errors import OutputExists, WarningsRefused
 from wsiseg.exporters import find_exporter
+from wsiseg.exporters.formats import suffix_of
+from wsiseg.features import tile_groups
 from wsiseg.machine import PeakMemory, cores
 from wsiseg.manifest import (
     cell_fields,
@@ -301,6 +303,7 @@ def tile_job(plan: RunPlan, folder: RunDir) -> TileJob:
         run_key=plan.run_key,
         # A worker may have another working directory.
         folder=folder.path.absolute(),
+        measure=tile_groups(plan.options.measure),
         skip_bad_tiles=plan.options.skip_bad_tiles,
     )
 
@@ -372,9 +375,9 @@ def _export(result: Result, name: str) -> None:
 
 def _export_path(result: Result, name: str) -> Path | None:
     """Return where an export stands in the run directory; None: it is always made."""
-    if name == "ome-zarr":
+    if name in ("ome-zarr", "geoparquet"):
         return None
-    return result.path / {"geojson": "cells.geojson.gz"}.get(name, f"cells.{name}")
+    return result.path / f"cells{suffix_of(name)}"
 
 
 def _with_exports(result: Result, formats: Sequence[str]) -> Result:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from wsiseg._plan_identity import run_identity, tile_identity, tissue_source
 from wsiseg.decode import DecodeOptions
 from wsiseg.errors import UsageError
+from wsiseg.features import MEASURE_GROUPS, chosen_groups
 from wsiseg.first_look import sample_quality
 from wsiseg.geometry import Box, Frame
 from wsiseg.machine import cores
@@ -67,9 +68,13 @@ class PlanOptions:
     skip_bad_tiles: bool = False
     """Leave out tiles that cannot be read, or that end a worker process; the results list them,
     and `analysed_mm2` is without them."""
+    measure: Sequence[str] = MEASURE_GROUPS
+    """Groups of columns of `features.parquet`: `neighbours`, `ring`, `texture`, `probabilities`;
+    `"all"` or `"none"` (then there is no such file)."""
 
     def __post_init__(self) -> None:
         # What is typed at the command line, or read from a list, is text.
+        object.__setattr__(self, "measure", chosen_groups(self.measure))
         if isinstance(self.tissue, str):
             object.__setattr__(self, "tissue", tissue_choice(self.tissue))
         if isinstance(self.roi, str):

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg.decode import DecodeOptions, decode_instances
+from wsiseg.decode import DecodeOptions, decode_instances, paint_instances
 from wsiseg.errors import TileNotReadable
+from wsiseg.features import measure_pixels
 from wsiseg.geometry import Frame
 from wsiseg.machine import peak_memory_mb
 from wsiseg.models import MapsModel, Numerics, Predictor
@@ -53,6 +54,8 @@ class TileJob:
     """Identity of the run; stands in every tile file."""
     folder: Path
     """The run directory."""
+    measure: tuple[str, ...] = ()
+    """Groups of measurements that are made in the tile, besides the stain's."""
     skip_bad_tiles: bool = False
     """Leave out tiles that cannot be read, and say so in their report."""
 
@@ -125,6 +128,10 @@ class TileProcessor:
         maps = _blank_outside(maps, tile, job.frame)
         instances = decode_instances(maps, job.decode)
         found = select_instances(instances, tile, job.spare_px)
+        seconds["decode"] = time.perf_counter() - start
+        start = time.perf_counter()
+        found = _measured(found, instances, read.rgb, maps, job)
+        seconds["measure"] = time.perf_counter() - start
         own = ~found.spare
         confidence = found.instances.nucleus_prob[own]
         areas = found.instances.area_px[own]
@@ -136,7 +143,7 @@ class TileProcessor:
             "mean_confidence": float(confidence.mean()) if len(confidence) else None,
             "median_area_px": float(np.median(areas)) if len(areas) else None,
             "quality": quality.to_json(),
-            "seconds": seconds | {"decode": time.perf_counter() - start},
+            "seconds": seconds,
         }
         path = RunDir(job.folder).tile_file(tile)
         write_tile_file(path, job.run_key, found, report)
@@ -178,7 +185,7 @@ def skip_tile(job: TileJob, tile: Tile, reason: str) -> TileReport:
         "mean_confidence": None,
         "median_area_px": None,
         "unreadable": reason,
-        "seconds": dict.fromkeys(("read", "predict", "quality", "decode"), 0.0),
+        "seconds": dict.fromkeys(("read", "predict", "quality", "decode", "measure"), 0.0),
     }
     nothing = TileInstances(tile, Instances.none(), np.empty(0, np.bool_))
     write_tile_file(RunDir(job.folder).tile_file(tile), job.run_key, nothing, report)
@@ -201,6 +208,26 @@ def tile_quality(rgb: NDArray[np.uint8], tile: Tile, frame: Frame, model_mpp: fl
     """
     core = tile.core.intersection(frame.box)
     return measure_tile(np.ascontiguousarray(rgb[core.slices_in(tile.outer)]), model_mpp)
+
+
+def _measured(
+    found: TileInstances, all_of_tile: Instances, rgb: NDArray[np.uint8], maps: Maps, job: TileJob
+) -> TileInstances:
+    """Measure what a tile hands over; `all_of_tile` lie in its outer box's own pixels."""
+    outer = found.tile.outer
+    taken = paint_instances(all_of_tile, (outer.height_px, outer.width_px)) > 0
+    outside = np.ones_like(taken)
+    outside[outer.intersection(job.frame.box).slices_in(outer)] = False
+    measured = measure_pixels(
+        rgb,
+        taken | outside,
+        maps.classes,
+        found.instances,
+        (outer.y_px, outer.x_px),
+        job.model_mpp,
+        job.measure,
+    )
+    return replace(found, instances=replace(found.instances, measured=measured))
 
 
 def _blank_outside(maps: Maps, tile: Tile, frame: Frame) -> Maps:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,9 +86,13 @@ class Instances:
     """(n,): mean nucleus probability."""
     cut: NDArray[np.bool_]
     """(n,): touches the edge of its tile's outer box, so part of it may be missing."""
+    measured: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    """(n, k): what `features.measure_pixels` gave in the tile; k is 0 if nothing was measured."""
 
     def __post_init__(self) -> None:
         n = len(self.area_px)
+        if self.measured.shape[1:] == (0,):
+            object.__setattr__(self, "measured", np.empty((n, 0), np.float32))
         _check("first_run", self.first_run, (n + 1,), np.int64)
         _check("runs", self.runs, (None, 3), np.int32)
         for name in ("area_px", "row_sum", "col_sum"):
@@ -97,6 +101,7 @@ class Instances:
         _check("class_prob", self.class_prob, (n,), np.float32)
         _check("nucleus_prob", self.nucleus_prob, (n,), np.float32)
         _check("cut", self.cut, (n,), np.bool_)
+        _check("measured", self.measured, (n, None), np.float32)
         if self.first_run[0] != 0 or self.first_run[-1] != len(self.runs):
             raise ValueError(
                 f"first_run runs from {self.first_run[0]} to {self.first_run[-1]}; "
@@ -112,7 +117,9 @@ class Instances:
         return cls(
             first_run=np.zeros(1, np.int64),
             runs=np.empty((0, 3), np.int32),
-            **{name: np.empty(0, np.int64) for name in ("area_px", "row_sum", "col_sum")},
+            area_px=np.empty(0, np.int64),
+            row_sum=np.empty(0, np.int64),
+            col_sum=np.empty(0, np.int64),
             class_index=np.empty(0, np.uint8),
             class_prob=np.empty(0, np.float32),
             nucleus_prob=np.empty(0, np.float32),
@@ -133,6 +140,7 @@ class Instances:
             class_prob=self.class_prob[index],
             nucleus_prob=self.nucleus_prob[index],
             cut=self.cut[index],
+            measured=self.measured[index],
         )
 
 

@@ -5,7 +5,6 @@ Everything streams from `cells.parquet`; nothing here imports torch or a slide r
 
 from __future__ import annotations
 
-import glob
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,15 +16,20 @@ import numpy as np
 import pyarrow as pa
 
 from wsiseg._run_record import read_run
+from wsiseg._run_search import find_results
 from wsiseg.cell_table import (
     ALL_CLASSES,
+    CellFiles,
     ClassCount,
     count_classes,
     count_squares,
+    feature_names,
     open_table,
     read_cells,
     stream_batches,
 )
+from wsiseg.class_versions import ClassVersion, read_class_version, version_names
+from wsiseg.densest import densest_squares
 from wsiseg.errors import (
     OutputExists,
     OutputNotWritable,
@@ -35,9 +39,15 @@ from wsiseg.errors import (
 )
 from wsiseg.exporters import find_exporter
 from wsiseg.geometry import Frame
+from wsiseg.mixing import class_mixing
+from wsiseg.within import shape_within, stats_within
+
+__all__ = ["Result", "class_numbers", "find_results", "finished_record", "open_result"]
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
+
+    from wsiseg.regions import RoiOrigin
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +58,8 @@ class Result:
     """The run's directory."""
     run: Mapping[str, Any]
     """`run.json` as it was written; not to be changed."""
+    version: ClassVersion | None = None
+    """The version of the classes that is read; None: the model's own."""
 
     @property
     def name(self) -> str:
@@ -61,13 +73,28 @@ class Result:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the model's classes, in its order; empty if it has none."""
-        return tuple(str(entry["name"]) for entry in self.run["classes"])
+        """Names of the classes, the model's or the version's, in order; empty without any."""
+        return tuple(str(entry["name"]) for entry in self._classes)
 
     @property
     def class_colours(self) -> dict[str, tuple[int, int, int]]:
         """Red, green, blue (0 to 255) of each class."""
-        return {str(entry["name"]): _rgb(entry["rgb"]) for entry in self.run["classes"]}
+        return {str(entry["name"]): _rgb(entry["rgb"]) for entry in self._classes}
+
+    @property
+    def classes_version(self) -> str | None:
+        """Name of the version of the classes that is read; None: the model's own."""
+        return None if self.version is None else self.version.name
+
+    @property
+    def class_versions(self) -> tuple[str, ...]:
+        """Names of the versions of the classes that `with_classes` takes, sorted."""
+        return version_names(self.path)
+
+    @property
+    def _classes(self) -> Sequence[Mapping[str, Any]]:
+        classes: Sequence[Mapping[str, Any]] = self.run["classes"]
+        return classes if self.version is None else self.version.classes
 
     @property
     def mpp(self) -> float:
@@ -113,8 +140,39 @@ class Result:
 
     @property
     def cells_path(self) -> Path:
-        """The cell table."""
+        """The cell table, with the model's own classes; see `cell_files`."""
         return self.path / "cells.parquet"
+
+    @property
+    def cell_files(self) -> CellFiles:
+        """Where the cells are, with the classes of the version that is read."""
+        return CellFiles(self.cells_path, None if self.version is None else self.version.path)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Measurements of `features.parquet`, which `cells` and `batches` take by name.
+
+        Older runs have none.
+        """
+        return feature_names(self.cell_files)
+
+    def with_classes(self, name: str | None) -> Result:
+        """Return the same run with the classes of a version; see `wsiseg.classify`.
+
+        Parameters
+        ----------
+        name
+            One of `class_versions`; None for the model's own classes.
+
+        Raises
+        ------
+        UnknownName
+            If the run has no such version.
+        ResultNotReadable
+            If it is damaged, of a newer format, or of another cell table.
+        """
+        version = None if name is None else read_class_version(self.path, name)
+        return Result(self.path, self.run, version)
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Stream the cell table in the order of `cell_id`, some ten thousand rows at a time.
@@ -122,21 +180,22 @@ class Result:
         Parameters
         ----------
         columns
-            Names of the columns wanted; None for all.
+            Names of the columns wanted, also of `feature_names`; None for all of the cell
+            table.
 
         Raises
         ------
         ResultNotReadable
-            If the table is missing or damaged.
+            If a table is missing or damaged.
         UnknownName
-            If the table has no such column.
+            If the run has no such column.
         """
-        return stream_batches(self.cells_path, columns)
+        return stream_batches(self.cell_files, columns)
 
     def cells(
         self,
         classes: Sequence[str] | None = None,
-        within: BaseGeometry | None = None,
+        within: BaseGeometry | str | Path | None = None,
         columns: Sequence[str] | None = None,
     ) -> pa.Table:
         """Return the nuclei of some classes and of some region, one a row.
@@ -146,10 +205,12 @@ class Result:
         classes
             Names of the classes wanted; None for all nuclei, also those without a class.
         within
-            Polygon or multipolygon in level-0 pixels.  A nucleus is taken if its centroid
-            lies inside; exactly on the boundary is outside (the OGC's *within*).
+            Polygon or multipolygon in level-0 pixels, or a GeoJSON file from QuPath with one
+            region or more.  A nucleus is taken if its centroid lies inside; exactly on the
+            boundary is outside (the OGC's *within*).
         columns
-            Names of the columns wanted, in that order; None for all.
+            Names of the columns wanted, in that order, also of `feature_names`; None for all
+            of the cell table.
 
         Returns
         -------
@@ -159,9 +220,9 @@ class Result:
         Raises
         ------
         UnknownName
-            If the model has no such class or the table no such column.
+            If there is no such class or column.
         UsageError
-            If `within` is no valid polygon.
+            If `within` is no valid polygon, or a file that cannot be used.
         ResultNotReadable
             If the table is missing or damaged.
         """
@@ -171,7 +232,7 @@ class Result:
             if name not in self.class_names:
                 known = ", ".join(self.class_names) or "none (the model has no classes)"
                 raise UnknownName(f"{self.name} has no class {name!r}; known: {known}")
-        return read_cells(self.cells_path, classes, within, columns)
+        return read_cells(self.cell_files, classes, shape_within(within, self.run), columns)
 
     def summary(self) -> dict[str, Any]:
         """Count the nuclei of each class, and all of them.
@@ -179,15 +240,17 @@ class Result:
         Returns
         -------
         dict
-            `slide`, `model`, `analysed_mm2`, `no_density_reason`; `classes`: a dict for each
+            `slide`, `model`, `classes_version` (None: the model's own classes),
+            `analysed_mm2`, `no_density_reason`; `classes`: a dict for each
             class, also those without nuclei, and `total`: one for all nuclei.  Such a dict
             has `n`, `per_mm2` (None if nothing was analysed) and `median_area_um2` (None
             without nuclei).
         """
-        *classes, total = count_classes(self.cells_path, self.class_names)
+        *classes, total = count_classes(self.cell_files, self.class_names)
         return {
             "slide": self.name,
             "model": self.model_name,
+            "classes_version": self.classes_version,
             "analysed_mm2": self.analysed_mm2,
             "no_density_reason": self.no_density_reason,
             "classes": {
@@ -222,7 +285,7 @@ class Result:
         if not (math.isfinite(grid_um) and grid_um >= 1):
             raise UsageError(f"grid_um is {grid_um}; give the side of a square, at least 1 µm")
         names = (*self.class_names, ALL_CLASSES)
-        found = count_squares(self.cells_path, self.class_names, grid_um)
+        found = count_squares(self.cell_files, self.class_names, grid_um)
         n = np.column_stack([found.n[:, 1:], found.n.sum(axis=1)]).ravel()
         rows, cols = found.square.T
         return pa.table(
@@ -234,6 +297,18 @@ class Result:
                 "per_mm2": n / (grid_um / 1000) ** 2,
             }
         )
+
+    def densest(self, mm2: float = 1.0, classes: Sequence[str] | None = None) -> pa.Table:
+        """Find the square of some area with the most nuclei; see `wsiseg.densest_squares`."""
+        return densest_squares(self, mm2, classes)
+
+    def mixing(self) -> pa.Table:
+        """Count which classes are nearest neighbours; see `wsiseg.class_mixing`."""
+        return class_mixing(self)
+
+    def stats_within(self, regions: str | Path, roi_origin: RoiOrigin = "auto") -> pa.Table:
+        """Count nuclei in regions drawn in QuPath; see `wsiseg.stats_within`."""
+        return stats_within(self, regions, roi_origin)
 
     def export(self, format: str, destination: str | Path, **options: Any) -> Path:  # noqa: A002
         """Write the result in another format.
@@ -271,18 +346,22 @@ class Result:
         return written[0] if written else target
 
 
-def open_result(path: str | Path) -> Result:
+def open_result(path: str | Path, classes: str | None = None) -> Result:
     """Open a finished run.
 
     Parameters
     ----------
     path
         A `*.wsiseg` directory.
+    classes
+        A version of its classes (see `wsiseg.classify`); None for the model's own.
 
     Raises
     ------
     ResultNotReadable
         If it is missing, unfinished, damaged or written by a newer version.
+    UnknownName
+        If the run has no such version of the classes.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -297,7 +376,7 @@ def open_result(path: str | Path) -> Result:
             f"{folder} is damaged: cells.parquet has {n_rows} rows, run.json says "
             f"{run['n_cells']}; segment the slide again with --overwrite"
         )
-    return result
+    return result.with_classes(classes)
 
 
 def finished_record(path: Path) -> Mapping[str, Any]:
@@ -309,39 +388,6 @@ def finished_record(path: Path) -> Mapping[str, Any]:
         If it is missing, unfinished, damaged or written by a newer version.
     """
     return read_run(path)
-
-
-def find_results(path_or_glob: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Find runs: given themselves, in folders (at any depth), or by globs.
-
-    Parameters
-    ----------
-    path_or_glob
-        A run, a folder of runs, a glob (`**` for any depth), or several of them.
-
-    Returns
-    -------
-    list of Path
-        Sorted, each run once; unfinished ones too.
-
-    Raises
-    ------
-    ResultNotReadable
-        If one of them leads to no run.
-    """
-    given = [path_or_glob] if isinstance(path_or_glob, (str, Path)) else list(path_or_glob)
-    if not given:
-        raise ResultNotReadable("no path was given; give a run, a folder of runs, or a glob")
-    found: dict[Path, Path] = {}
-    for pattern in given:
-        runs = [run for start in _starts(pattern) for run in _runs_below(start)]
-        if not runs:
-            raise ResultNotReadable(
-                f"no run (*.wsiseg folder) at {pattern}; give a run, a folder of runs, or a glob"
-            )
-        for run in runs:
-            found.setdefault(run.resolve(), run)
-    return sorted(found.values())
 
 
 def class_numbers(count: ClassCount, area_mm2: float) -> dict[str, float | None]:
@@ -356,26 +402,3 @@ def class_numbers(count: ClassCount, area_mm2: float) -> dict[str, float | None]
 def _rgb(values: Sequence[int]) -> tuple[int, int, int]:
     red, green, blue = (int(value) for value in values)
     return red, green, blue
-
-
-def _starts(pattern: str | Path) -> list[Path]:
-    """Return the existing path, or what matches the glob; names may hold brackets."""
-    if Path(pattern).exists():
-        return [Path(pattern)]
-    return [Path(match) for match in glob.glob(str(pattern), recursive=True)]  # noqa: PTH207
-
-
-def _runs_below(start: Path) -> Iterator[Path]:
-    """Yield the runs in a folder; never looks into a run, which may hold many files."""
-    if _is_run(start):
-        yield start
-        return
-    for folder, names, _ in os.walk(start):
-        for name in list(names):
-            if _is_run(Path(folder, name)):
-                names.remove(name)
-                yield Path(folder, name)
-
-
-def _is_run(path: Path) -> bool:
-    return path.is_dir() and (path.suffix == ".wsiseg" or (path / "run.json").is_file())

@@ -33,9 +33,9 @@ from wsiseg.stitch import TileInstances
 
 RUN_FORMAT_VERSION = 1
 """Format of `run.json` and of the run directory."""
-RESULT_VERSION = 3
-"""Raised whenever the same slide and model would give other cells."""
-TILE_FORMAT_VERSION = 1
+RESULT_VERSION = 4
+"""Raised whenever the same slide and model would give other cells, or other numbers of them."""
+TILE_FORMAT_VERSION = 2
 """Format of tile files."""
 
 _ARRAYS = (
@@ -47,6 +47,7 @@ _ARRAYS = (
     "class_prob",
     "nucleus_prob",
     "cut",
+    "measured",
 )
 
 

@@ -64,6 +64,7 @@ TILES_SCHEMA = pa.schema(
         ("seconds_predict", pa.float32()),
         ("seconds_decode", pa.float32()),
         ("seconds_quality", pa.float32()),
+        ("seconds_measure", pa.float32()),
     ]
 )
 """One row a tile; the box is its core in level-0 px, `n_cells` what it owned before stitching
@@ -276,6 +277,8 @@ def write_readme(path: Path, run: dict[str, Any]) -> None:
     frame, slide, model = run["frame"], run["slide"], run["model"]
     warnings = "".join(f"  ! {warning['message']}\n" for warning in run["warnings"]) or "  none\n"
     regions = "  regions.geojson   the regions of interest\n" if run["regions"] else ""
+    more = "  features.parquet  more of each nucleus: docs/measurements.md says what\n"
+    features = more if (path.parent / "features.parquet").is_file() else ""
     text = f"""{slide["name"]}: {run["n_cells"]} nuclei in {run["analysed_mm2"]:.3f} mm2
 {RESEARCH_USE}
 
@@ -291,7 +294,7 @@ Files
   thumbnail.png     the slide with tissue and tiles
   crops             the same crops without outlines, for "wsiseg report"
   cells.parquet     one row a nucleus (GeoParquet, slide pixels, pixel-corner convention)
-  cells.geojson.gz  the same for QuPath: drag it onto the open slide
+{features}  cells.geojson.gz  the same for QuPath: drag it onto the open slide
   masks.zarr        OME-Zarr 0.5: label images labels/nuclei (cell_id) and labels/classes
   tiles.parquet     one row a tile
   tissue.geojson    the tissue; edit it in QuPath and give it back with --tissue

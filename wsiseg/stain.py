@@ -16,17 +16,17 @@ EOSIN = (0.072, 0.990, 0.105)
 """The same of eosin."""
 
 
-def _unmixing() -> NDArray[np.float32]:
+def stain_matrix() -> NDArray[np.float64]:
     """Return the (3, 3) matrix that takes densities of r, g, b to those of H, E, rest."""
     stains = [np.array(direction) for direction in (HEMATOXYLIN, EOSIN)]
     stains = [direction / np.linalg.norm(direction) for direction in stains]
     # At right angles to both, so that any mixture of the two leaves nothing.
     rest = np.cross(stains[0], stains[1])
     stains.append(rest / np.linalg.norm(rest))
-    return np.asarray(np.linalg.inv(np.stack(stains, axis=1)), np.float32)
+    return np.asarray(np.linalg.inv(np.stack(stains, axis=1)), np.float64)
 
 
-_UNMIXING = _unmixing()
+_UNMIXING = stain_matrix().astype(np.float32)
 # Black is as dark as one grey level: its density would be infinite.
 _DENSITY = (-np.log10(np.maximum(np.arange(256), 1) / 255)).astype(np.float32)
 

@@ -35,7 +35,7 @@ def slide_stats(results: Sequence[Result]) -> pa.Table:
     rows = [
         _row(name, result, count, result.analysed_mm2, result.no_density_reason)
         for name, result in zip(names_apart(results), results, strict=True)
-        for count in count_classes(result.cells_path, result.class_names)
+        for count in count_classes(result.cell_files, result.class_names)
     ]
     return pa.Table.from_pylist(rows, schema=_STATS_SCHEMA)
 
@@ -91,9 +91,9 @@ def names_apart(results: Sequence[Result]) -> list[str]:
 
 
 def _region_rows(name: str, result: Result) -> Iterator[dict[str, Any]]:
-    path, names = result.cells_path, result.class_names
+    files, names = result.cell_files, result.class_names
     regions = result.regions
-    counted = count_regions(path, names, len(regions)) if regions else []
+    counted = count_regions(files, names, len(regions)) if regions else []
     for region, counts in zip(regions, counted, strict=True):
         place = {"region": region["name"], "region_class": region["class"]}
         area_mm2 = region["analysed_mm2"]
@@ -104,7 +104,7 @@ def _region_rows(name: str, result: Result) -> Iterator[dict[str, Any]]:
             else:
                 reason = None if area_mm2 > 0 else "no tissue in the region"
                 yield _row(name, result, count, area_mm2, reason) | place
-    for count in count_classes(path, names):
+    for count in count_classes(files, names):
         row = _row(name, result, count, result.analysed_mm2, result.no_density_reason)
         yield row | {"region": ALL_REGIONS, "region_class": None}
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from wsiseg.exporters import wkb
+from wsiseg.features import STAIN_COLUMNS
 from wsiseg.geometry import Frame
 from wsiseg.measure import Measurements
 from wsiseg.records import UNKNOWN_CLASS, Cells, Outlines
@@ -24,12 +25,6 @@ _MEASURED = (
     "circularity",
     "orientation_rad",
 )
-_STAIN = (
-    "hematoxylin_od_mean",
-    "hematoxylin_od_sd",
-    "eosin_od_mean",
-    "eosin_od_sd",
-)
 
 CELLS_SCHEMA: pa.Schema = pa.schema(
     [
@@ -40,7 +35,7 @@ CELLS_SCHEMA: pa.Schema = pa.schema(
         pa.field("class_prob", pa.float32()),
         pa.field("nucleus_prob", pa.float32()),
         *(pa.field(name, pa.float64(), nullable=False) for name in ("x", "y", "x_um", "y_um")),
-        *(pa.field(name, pa.float32()) for name in (*_MEASURED, *_STAIN)),
+        *(pa.field(name, pa.float32()) for name in (*_MEASURED, *STAIN_COLUMNS)),
         pa.field("region", pa.string()),
         pa.field("region_class", pa.string()),
         pa.field("region_ids", pa.list_(pa.uint16())),
@@ -101,7 +96,8 @@ def cells_batch(
     Parameters
     ----------
     cells
-        n nuclei; a few ten thousand at most, since their polygons must fit into 2 GiB.
+        n nuclei; a few ten thousand at most, since their polygons must fit into 2 GiB.  What was
+        measured in their tiles gives the stain columns; null if nothing was.
     outlines
         Their n outlines, in half model pixels of the slide.
     measurements
@@ -147,6 +143,7 @@ def batch_of_rows(
     columns = {
         **_identity_columns(given.cells, given.uuids, class_names, rows),
         **_measured_columns(given.measurements, scale, slide_mpp, rows),
+        **_stain_columns(given.cells.instances.measured[rows]),
         **_region_columns(given.regions, rows),
         "geometry": wkb.encode(polygons),
         "bbox": _bbox_column(wkb.bounds(polygons)),
@@ -221,6 +218,15 @@ def _region_columns(regions: RegionColumns | None, rows: slice) -> dict[str, pa.
         "region": regions.names[rows],
         "region_class": regions.classes[rows],
         "region_ids": regions.ids[rows],
+    }
+
+
+def _stain_columns(measured: NDArray[np.float32]) -> dict[str, pa.Array]:
+    if measured.shape[1] == 0:
+        return {}
+    return {
+        name: pa.array(np.ascontiguousarray(measured[:, k]), from_pandas=True)
+        for k, name in enumerate(STAIN_COLUMNS)
     }
 
 

@@ -26,14 +26,19 @@ from wsiseg.exporters._cells_batch import (
     check_lengths,
 )
 from wsiseg.exporters._finish import finished_file
+from wsiseg.exporters._row_groups import ROW_GROUP_ROWS, RowGroups
 from wsiseg.geometry import Frame
 from wsiseg.measure import Measurements
 from wsiseg.records import Cells, Outlines
 
-__all__ = ["CELLS_SCHEMA", "ROW_GROUP_ROWS", "CellsWriter", "RegionColumns", "cells_batch"]
-
-ROW_GROUP_ROWS = 65_536
-"""Most rows in a row group; also what is held in memory before it is written."""
+__all__ = [
+    "CELLS_SCHEMA",
+    "ROW_GROUP_ROWS",
+    "CellsWriter",
+    "RegionColumns",
+    "cells_batch",
+    "geo_metadata",
+]
 
 
 class CellsWriter:
@@ -65,8 +70,6 @@ class CellsWriter:
         self._frame = frame
         self._slide_mpp = slide_mpp
         self._class_names = class_names
-        self._pending: list[pa.RecordBatch] = []
-        self._pending_rows = 0
         self._bounds_px: NDArray[np.float64] | None = None
 
     def __enter__(self) -> Self:
@@ -78,6 +81,7 @@ class CellsWriter:
                 compression="zstd",
                 use_dictionary=["class_name", "region", "region_class"],
             )
+            self._groups = RowGroups(self._writer, CELLS_SCHEMA)
             stack.push(self._close)
             self._stack = stack.pop_all()
         return self
@@ -136,13 +140,7 @@ class CellsWriter:
         if batch.num_rows == 0:
             return
         self._grow_bounds(batch)
-        self._pending.append(batch)
-        self._pending_rows += batch.num_rows
-        while self._pending_rows >= ROW_GROUP_ROWS:
-            table = pa.Table.from_batches(self._pending, CELLS_SCHEMA)
-            self._writer.write_table(table[:ROW_GROUP_ROWS], row_group_size=ROW_GROUP_ROWS)
-            self._pending = table[ROW_GROUP_ROWS:].to_batches()
-            self._pending_rows -= ROW_GROUP_ROWS
+        self._groups.add(batch)
 
     def _grow_bounds(self, batch: pa.RecordBatch) -> None:
         corners = [corner.to_numpy() for corner in batch.column("bbox").flatten()]
@@ -159,14 +157,12 @@ class CellsWriter:
         _trace: TracebackType | None,
     ) -> None:
         if kind is None:
-            if self._pending_rows:
-                table = pa.Table.from_batches(self._pending, CELLS_SCHEMA)
-                self._writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-            self._writer.add_key_value_metadata({"geo": json.dumps(_geo(self._bounds_px))})
+            self._groups.end()
+            self._writer.add_key_value_metadata({"geo": json.dumps(geo_metadata(self._bounds_px))})
         self._writer.close()
 
 
-def _geo(bounds_px: NDArray[np.float64] | None) -> dict[str, object]:
+def geo_metadata(bounds_px: NDArray[np.float64] | None) -> dict[str, object]:
     """Return the file's GeoParquet metadata; without any cell there are no bounds."""
     geometry: dict[str, object] = {
         "encoding": "WKB",
