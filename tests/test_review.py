@@ -717,6 +717,10 @@ def in_picture(path: Path, colour: tuple[int, int, int]) -> int:
 def test_a_picture_shows_each_change(small: Small, tmp_path: Path) -> None:
     run, _, document = small
     squares, (a, b, _, *others) = squares_and_nuclei(document)
+    boxes = [shapely.geometry.shape(one["geometry"]) for one in squares]
+    squares = [
+        s for s, box in zip(squares, boxes, strict=True) if box.contains(shapely.Point(900, 750))
+    ]
     picture = tmp_path / "p.png"
     for what, features in (
         ("deleted", [a, b, *others]),
