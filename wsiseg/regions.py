@@ -188,36 +188,6 @@ def parse_regions(
     return RegionFile(tuple(placed), used, tuple(f"{name}: {said}" for said in warnings + clipped))
 
 
-def parse_objects(
-    content: bytes, label: str, bounds: Box
-) -> tuple[list[Drawn], tuple[float, float], tuple[str, ...]]:
-    """Return all objects with an area in GeoJSON text: annotations, detections and cells.
-
-    Parameters
-    ----------
-    content, label
-        As for `parse_regions`.
-    bounds : Box
-        The slide's bounds, level-0 px: what QuPath's coordinates are relative to.
-
-    Returns
-    -------
-    drawn, origin_px, warnings
-        The objects, parents before their children, in the file's own coordinates, valid or not;
-        the level-0 (x, y) of those coordinates' (0, 0); and what was passed over, a line each.
-
-    Raises
-    ------
-    UsageError
-        If it is no GeoJSON, or a geometry is damaged.
-    """
-    document = load_json(content, label)
-    notes = Notes()
-    drawn = all_objects(document, label, notes)
-    origin_px = file_origin(document) or (float(bounds.x_px), float(bounds.y_px))
-    return drawn, origin_px, tuple(notes.warnings())
-
-
 def read_marks(
     path: Path, corner_px: tuple[float, float]
 ) -> tuple[list[Mark], tuple[float, float], tuple[str, ...]]:
@@ -246,6 +216,36 @@ def read_marks(
     notes = Notes()
     marks = marks_of(document, label, notes)
     return marks, file_origin(document) or corner_px, tuple(notes.warnings())
+
+
+def parse_objects(
+    content: bytes, label: str, bounds: Box
+) -> tuple[list[Drawn], tuple[float, float], tuple[str, ...]]:
+    """Return all objects with an area in GeoJSON text: annotations, detections and cells.
+
+    Parameters
+    ----------
+    content, label
+        As for `parse_regions`.
+    bounds : Box
+        The slide's bounds, level-0 px: what QuPath's coordinates are relative to.
+
+    Returns
+    -------
+    drawn, origin_px, warnings
+        The objects, parents before their children, in the file's own coordinates, valid or not;
+        the level-0 (x, y) of those coordinates' (0, 0); and what was passed over, a line each.
+
+    Raises
+    ------
+    UsageError
+        If it is no GeoJSON, or a geometry is damaged.
+    """
+    document = load_json(content, label)
+    notes = Notes()
+    drawn = all_objects(document, label, notes)
+    origin_px = file_origin(document) or (float(bounds.x_px), float(bounds.y_px))
+    return drawn, origin_px, tuple(notes.warnings())
 
 
 def read_packed(path: Path, label: str) -> bytes:
