@@ -41,9 +41,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ),
     (
         *("plan", "assemble", "side_files", "manifest", "runners", "pipeline"),
-        *("exporting", "finished", "queries", "classification", "review"),
-        *("reports/", "run_choice"),
-        *("counting", "cohort", "comparison", "each_run"),
+        *("exporting", "finished", "queries", "classification", "review", "reports/"),
+        *("run_choice", "counting", "cohort", "comparison", "each_run"),
         *("training/", "evaluation/"),
     ),
     ("batches", "cluster/", "estimate"),
