@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SPATIAL ?= .venv-spatialdata
 TEST_PROCESSES ?= 2
 
 # Annotated images for test slides: folders with images/ and inst/ below data/, if there are any.
@@ -10,10 +11,10 @@ WSISEG_SHARED ?= ../shared
 ANNOTATED := $(patsubst %/inst,%,$(wildcard $(WSISEG_SHARED)/data/monuseg_train/inst $(WSISEG_SHARED)/data/consep_train/inst))
 GIGAPIXEL := .cache/gigapixel
 
-.PHONY: help demo test slow gigapixel chaos check lint types clean
+.PHONY: help demo test test-spatialdata slow gigapixel chaos check lint types clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +27,16 @@ demo: $(READY)  ## segment a real slide with the shipped model
 test: $(READY)  ## run the tests, in two processes; those that measure time afterwards
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope -m 'not slow and not alone'
 	$(BIN)/python -m pytest -m 'alone and not slow'
+
+# spatialdata and anndata need pandas 2, the rest of the tests pandas 3.
+$(SPATIAL)/.ready: pyproject.toml constraints-spatialdata.txt
+	$(PYTHON) -m venv $(SPATIAL)
+	$(SPATIAL)/bin/python -m pip install --quiet --constraint constraints-spatialdata.txt \
+		--editable '.[spatialdata]' pytest
+	touch $@
+
+test-spatialdata: $(SPATIAL)/.ready  ## test the formats anndata and spatialdata, in their own environment
+	$(SPATIAL)/bin/python -m pytest -o filterwarnings=default tests/test_exporters_scverse.py
 
 slow: $(READY)  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
@@ -50,5 +61,5 @@ types: $(READY)  ## check types
 check: lint types  ## style and types
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) demo $(GIGAPIXEL) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(SPATIAL) demo $(GIGAPIXEL) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

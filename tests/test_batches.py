@@ -27,6 +27,7 @@ from wsiseg.errors import (
 )
 from wsiseg.listing import SlideEntry
 from wsiseg.results import open_result
+from wsiseg.rundir import RESULT_VERSION
 from wsiseg.unfinished import failure_of, without_folders
 
 
@@ -88,7 +89,7 @@ def test_a_slide_that_fails_spares_the_others_and_leaves_its_reason(
     assert record_of(tmp_path, "sub/a.svs") | {"finished_utc": ""} == {
         "format": "wsiseg-run",
         "format_version": 1,
-        "result_version": 3,
+        "result_version": RESULT_VERSION,
         "status": "failed",
         "error": {"type": "MissingScale", "message": "a.svs: no µm"},
         "finished_utc": "",

@@ -152,6 +152,57 @@ def test_each_option_of_seamcheck_reaches_its_own_field(monkeypatch: pytest.Monk
     }
 
 
+REVIEW_OPTIONS = {
+    "n": "options.n",
+    "side_um": "options.side_um",
+    "seed": "options.seed",
+    "share_uncertain": "options.share_uncertain",
+}
+"""The same for `wsiseg review make`."""
+
+
+def test_review_owns_no_default() -> None:
+    there = commands()["review"].commands
+    options = {each.name: each.default for each in there["make"].params if each.name != "help"}
+    named = inspect.signature(wsiseg.make_review).parameters
+    for name in ("classes", "name", "to", "overwrite"):
+        assert options.pop(name) == named[name].default
+    assert options.keys() == REVIEW_OPTIONS.keys() | {"run", "out"}
+    defaults = {f"options.{each.name}": each.default for each in fields(wsiseg.ReviewOptions)}
+    assert {where: options[name] for name, where in REVIEW_OPTIONS.items()} == defaults
+    read = {each.name: each.default for each in there["read"].params if each.name != "help"}
+    named = inspect.signature(wsiseg.read_review).parameters
+    keywords = ("name", "to", "picture", "slide", "overwrite")
+    assert {k: read[k] for k in keywords} == {k: named[k].default for k in keywords}
+    assert read.keys() == named.keys() | {"json"}
+
+
+def test_each_option_of_review_reaches_its_own_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[Any] = []
+
+    def stop(*given: Any, **options: Any) -> Any:
+        said.extend((given, options))
+        raise wsiseg.WsisegError("enough")
+
+    monkeypatch.setattr(wsiseg, "make_review", stop)
+    monkeypatch.setattr(wsiseg, "read_review", stop)
+    sample = ["-n", "7", "--side-um", "80", "--seed", "5", "--share-uncertain", "0.5"]
+    sample += ["--classes", "c"]
+    rest = ["--name", "b", "--to", "t", "--overwrite"]
+    make = ["make", "a.wsiseg", "-o", "s.geojson", *sample]
+    read = ["read", "a.wsiseg", "e.geojson", "--picture", "p.png", "--slide", "s.svs"]
+    for call in (make, read):
+        assert CliRunner().invoke(app, ["review", *call, *rest]).exit_code == 3
+    common = {"name": "b", "to": Path("t"), "overwrite": True}
+    options = wsiseg.ReviewOptions(7, 80, 5, 0.5)
+    assert said == [
+        (Path("a.wsiseg"), Path("s.geojson"), options),
+        {"classes": "c"} | common,
+        (Path("a.wsiseg"), Path("e.geojson")),
+        {"picture": Path("p.png"), "slide": Path("s.svs")} | common,
+    ]
+
+
 def test_every_scale_and_compute_option_is_on_the_command_line() -> None:
     for name in ("scale", "compute"):
         reachable = {where for where in SEGMENT_OPTIONS.values() if where.startswith(name)}

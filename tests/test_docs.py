@@ -186,7 +186,10 @@ def wrong_commands(text: str) -> list[str]:
     for line in re.findall(r"^(?:\$ )?wsiseg ([^#\n]*)", text, re.MULTILINE):
         said = re.split(r" {2,}(?=[^\[\s])", line)[0]
         name, *words = said.split()
-        known = group.commands[name].params if name in group.commands else []
+        command = group.commands.get(name)
+        # A group such as `review` has commands of its own.
+        command = getattr(command, "commands", {}).get(words[0] if words else "", command)
+        known = command.params if command is not None else []
         options = {"--help"}.union(*(each.opts for each in known))
         used = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", " ".join(words)))
         if name not in group.commands or not used <= options:

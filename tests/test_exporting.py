@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ from typer.testing import CliRunner
 import wsiseg
 from wsiseg.cli import app
 from wsiseg.errors import (
+    MissingDependency,
     OutputExists,
     OutputNotWritable,
     ResultNotReadable,
     UnknownName,
     UsageError,
 )
+from wsiseg.exporters import exporter_names
+from wsiseg.exporters.formats import FORMATS
 from wsiseg.testing.models import LocalNetwork
 from wsiseg.testing.painted import paint_tissue
 from wsiseg.testing.slides import ArraySlide
@@ -76,6 +80,11 @@ def test_choices_reach_the_format(results: list[wsiseg.Result], tmp_path: Path) 
         ("geojson", {"regions": ("A-1",)}, UnknownName, "A-1"),
         ("geojson", {"classes": ()}, UsageError, "classes names nothing"),
         ("xls", {}, UnknownName, "xls.*geojson"),
+        ("csv", {"split": 3}, UsageError, "csv has no choice of split.*columns"),
+        ("fhir", {"classes": ("A",)}, UsageError, "fhir has no choice of classes.*release"),
+        ("coco", {"classes": ("Tumour",)}, UnknownName, "Tumour"),
+        ("geoparquet", {"columns": ("colour",)}, UnknownName, "colour"),
+        ("dicom-ann", {"bbox": (1, 1, 0, 0)}, UsageError, "bbox"),
     ],
 )
 def test_what_a_format_cannot_do_is_refused(
@@ -158,3 +167,88 @@ def test_a_name_with_a_comma_stands_in_quotes(results: list[wsiseg.Result], tmp_
     done = CliRunner().invoke(app, ["export", str(results[0].path), *options])
     assert done.exit_code == 2
     assert "'A, 1'" in done.stderr
+
+
+def test_every_format_is_described_and_listed() -> None:
+    assert set(FORMATS) == set(exporter_names())
+    listed = {each["format"]: each for each in wsiseg.list_formats()}
+    assert listed.keys() == FORMATS.keys()
+    assert "classes, regions, bbox" in listed["geojson"]["choices"]
+    assert listed["csv"]["needs"] == ""
+    done = CliRunner().invoke(app, ["export", "--list"])
+    assert done.exit_code == 0
+    for name, each in FORMATS.items():
+        assert re.search(rf"^{name} +{re.escape(each.suffix)} ", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("package", ["no_such_package", "no_such_package.part"])
+def test_a_package_that_is_missing_is_named_before_anything_is_done(
+    results: list[wsiseg.Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str
+) -> None:
+    monkeypatch.setitem(FORMATS, "csv", FORMATS["csv"]._replace(package=package, extra="tables"))
+    message = rf"format csv needs {package}: pip install 'wsiseg\[tables\]'"
+    with pytest.raises(MissingDependency, match=message):
+        wsiseg.export_runs(results, "csv", f"{tmp_path}/new/")
+    with pytest.raises(MissingDependency, match=message):
+        wsiseg.segment("nowhere.svs", tmp_path / "out", formats=["csv"])
+    assert list(tmp_path.iterdir()) == []
+    listed = {each["format"]: each["needs"] for each in wsiseg.list_formats()}
+    assert listed["csv"] == "pip install 'wsiseg[tables]'"
+
+
+def test_a_run_makes_the_formats_it_is_asked_for(
+    results: list[wsiseg.Result], tmp_path: Path
+) -> None:
+    slide = ArraySlide(paint_tissue(300, 400, 1500, seed=1), name="1.svs", mpp=0.5)
+    result = wsiseg.segment(slide, tmp_path, model=MODEL, formats=("csv", "geoparquet", "coco"))
+    made = {path.name for path in result.path.iterdir() if path.name.startswith("cells.")}
+    # The cell table is the GeoParquet.
+    assert made == {"cells.parquet", "cells.csv.gz", "cells.coco.json"}
+    rows = gzip.decompress((result.path / "cells.csv.gz").read_bytes()).decode().splitlines()
+    assert len(rows) - 1 == result.cells().num_rows == results[0].cells().num_rows
+
+
+def test_each_option_of_the_command_reaches_its_choice(
+    results: list[wsiseg.Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said: list[Any] = []
+
+    def export_runs(*arguments: Any) -> list[Path]:
+        said.extend(arguments)
+        return []
+
+    monkeypatch.setattr(wsiseg, "export_runs", export_runs)
+    options = ["--classes", "A,B", "--regions", "C", "--bbox", "1,2,3.5,4", "--columns", "x,y"]
+    more = ["--split", "7", "--centroids", "--ome-zarr", "0.4", "--unit", "px", "--labels"]
+    last = ["--source", "slide.dcm", "--fhir", "R4B"]
+    where = [str(results[0].path), "--format", "csv", "--to", f"{tmp_path}/x"]
+    done = CliRunner().invoke(app, ["export", *where, *options, *more, *last])
+    assert done.exit_code == 0, done.output
+    assert said[1:] == [
+        "csv",
+        f"{tmp_path}/x",
+        {
+            "classes": ("A", "B"),
+            "regions": ("C",),
+            "bbox": (1.0, 2.0, 3.5, 4.0),
+            "columns": ("x", "y"),
+            "split": 7,
+            "centroids": True,
+            "version": "0.4",
+            "unit": "px",
+            "labels": True,
+            "source": Path("slide.dcm"),
+            "release": "R4B",
+        },
+    ]
+    every = {name for each in wsiseg.list_formats() for name in each["choices"].split(", ")}
+    assert every == said[3].keys()
+    said.clear()
+    CliRunner().invoke(app, ["export", *where])
+    assert said[3] == {}
+    done = CliRunner().invoke(app, ["export", *where, "--class-version", "clicks"])
+    assert done.exit_code == 2
+    assert "clicks" in done.stderr
+    done = CliRunner().invoke(app, ["export", *where, "--bbox", "1,2,three,4"])
+    assert done.exit_code == 2
+    assert "xmin,ymin,xmax,ymax" in done.stderr

@@ -60,6 +60,8 @@ def hashes(record: Path) -> set[str]:
 def check_equal(result_path: Path, reference: tuple[Path, set[str]], record: Path) -> None:
     expected = pq.read_table(reference[0] / "cells.parquet")
     assert pq.read_table(result_path / "cells.parquet").equals(expected)
+    features = pq.read_table(reference[0] / "features.parquet")
+    assert pq.read_table(result_path / "features.parquet").equals(features)
     assert hashes(record) == reference[1]
 
 

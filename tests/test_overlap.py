@@ -112,7 +112,7 @@ def test_a_stop_while_painting_does_not_wait_for_the_last_shard(
         )
     assert len(painted) < 18
     names = {path.name for path in run_directory(tmp_path, SLIDE.info.name).path.iterdir()}
-    assert names - {"cells.parquet"} == {"work", "run.json", "log.txt"}
+    assert names - {"cells.parquet", "features.parquet"} == {"work", "run.json", "log.txt"}
 
 
 @pytest.mark.alone
@@ -127,8 +127,8 @@ def test_stages_in_turn_add_up_and_busy_ones_stand_beside(tmp_path: Path) -> Non
     assert set(seconds) - in_turn == {
         f"{name}_busy"
         for name in (
-            *("tiles_read", "tiles_predict", "tiles_decode", "tiles_quality"),
-            *("tile_files", "stitch", "spool", "measure", "table", "masks"),
+            *("tiles_read", "tiles_predict", "tiles_decode", "tiles_quality", "tiles_measure"),
+            *("tile_files", "stitch", "spool", "measure", "table", "features", "masks"),
         )
     }
     assert all(s >= 0 for s in seconds.values())

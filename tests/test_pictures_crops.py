@@ -26,7 +26,10 @@ def a_slide(seed: int = 0, n: int = 800) -> tuple[NDArray[np.float64], NDArray[n
 
 
 def whole(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[Centroids]:
-    return [Centroids(np.arange(1, len(x) + 1), x, y)]
+    certainty = np.random.default_rng(9).uniform(0.3, 1, len(x)).astype(np.float32)
+    # Some the network did not judge.
+    certainty[::17] = np.nan
+    return [Centroids(np.arange(1, len(x) + 1), x, y, certainty)]
 
 
 def choose(seed: int = 0, crop_px: float = 150.0) -> list[Any]:
@@ -39,7 +42,10 @@ def test_pieces_make_no_difference(n_pieces: int) -> None:
     x, y = a_slide()
     (everything,) = whole(x, y)
     edges = np.linspace(0, len(x), n_pieces + 1).astype(int)
-    pieces = [Centroids(*(part[a:b] for part in everything)) for a, b in itertools.pairwise(edges)]
+    pieces = [
+        Centroids(*(part[a:b] for part in everything if part is not None))
+        for a, b in itertools.pairwise(edges)
+    ]
     seams = [500.0, 1000.0]
     assert choose_crops(iter(pieces), seams, seams, TILES, 0, 150.0) == choose(0)
 
@@ -53,7 +59,7 @@ def test_the_candidates_on_seams_are_those_of_the_smallest_hashes() -> None:
     near = [i for i in np.argsort(hashes).tolist() if min(gap[0][i], gap[1][i]) <= 150 / 4]
     beside = _crops._Beside([500.0, 1000.0], [500.0, 1000.0], 150 / 4, 5)
     for a in range(0, len(x), 100):
-        beside.add(Centroids(*(part[a : a + 100] for part in everything)))
+        beside.add(Centroids(*(part[a : a + 100] for part in everything if part is not None)))
     found = list(beside.places())
     assert len(found) == min(len(near), 256)
     for (seam_x, seam_y, upright), i in zip(found, near, strict=False):
@@ -70,7 +76,8 @@ def overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 @pytest.mark.parametrize("seed", range(5))
 def test_three_crops_of_each_kind_apart_and_inside(seed: int) -> None:
     choices = choose(seed)
-    assert [choice.kind for choice in choices] == ["random"] * 3 + ["densest"] * 3 + ["seam"] * 3
+    kinds = ("random", "densest", "uncertain", "seam")
+    assert [choice.kind for choice in choices] == [kind for kind in kinds for _ in range(3)]
     for one, other in itertools.combinations(choices, 2):
         assert not overlap(one.box, other.box)
     for choice in choices:
@@ -83,7 +90,7 @@ def test_three_crops_of_each_kind_apart_and_inside(seed: int) -> None:
 def test_equal_seeds_give_equal_crops_and_others_do_not() -> None:
     assert choose(3) == choose(3)
     first, second = choose(3), choose(4)
-    boxes = [{c.box for c in chosen if c.kind != "densest"} for chosen in (first, second)]
+    boxes = [{c.box for c in chosen if c.kind in ("random", "seam")} for chosen in (first, second)]
     assert not boxes[0] & boxes[1]
 
 
@@ -103,6 +110,36 @@ def test_the_densest_crop_is_that_of_the_slow_twin() -> None:
     assert n_inside(densest[0], x, y) == best
     for nest in ((300, 300), (1200, 250), (700, 1300)):
         assert any(n_inside(box, np.array(nest[:1]), np.array(nest[1:])) for box in densest)
+
+
+def test_the_least_certain_crop_is_that_of_the_slow_twin() -> None:
+    x, y = a_slide()
+    (everything,) = whole(x, y)
+    certainty = np.asarray(everything.certainty, np.float64)
+    known = np.isfinite(certainty)
+
+    def mean(box: tuple[float, ...]) -> float:
+        left, top, width, height = box
+        inside = known & (x >= left) & (x < left + width) & (y >= top) & (y < top + height)
+        return float(certainty[inside].mean()) if inside.sum() >= _crops.LEAST_JUDGED else np.inf
+
+    steps = np.arange(-75, 1500, 75)
+    left, top = min(((a, b) for a in steps for b in steps), key=lambda at: mean((*at, 150, 150)))
+    # Without seams nothing is taken before the least certain ones.
+    choices = choose_crops([everything], [], [], TILES, 0, 150)
+    found = [choice.box for choice in choices if choice.kind == "uncertain"]
+    assert len(found) == 3
+    assert found[0] == (min(max(left, 0), 1350), min(max(top, 0), 1350), 150, 150)
+
+
+def test_without_certainties_or_enough_nuclei_nothing_is_least_certain() -> None:
+    x, y = a_slide()
+    unknown = Centroids(np.arange(len(x)), x, y)
+    nowhere = unknown._replace(certainty=np.full(len(x), np.nan))
+    few = Centroids(np.arange(5), x[:5], y[:5], np.zeros(5))
+    for piece in (unknown, nowhere, few):
+        kinds = {choice.kind for choice in choose_crops([piece], [], [], TILES, 0, 1500)}
+        assert "uncertain" not in kinds
 
 
 def test_seam_crops_are_centred_on_a_seam_beside_a_nucleus() -> None:

@@ -193,7 +193,13 @@ def test_a_damaged_table_is_an_error_not_a_number(made: Path, tmp_path: Path) ->
 def test_columns_are_described(made: Path) -> None:
     with open_query(made) as opened:
         columns = opened.columns()
-    assert {column.table for column in columns} == {"slides", "cells", "tiles", "regions"}
+    assert {column.table for column in columns} == {
+        "slides",
+        "cells",
+        "features",
+        "tiles",
+        "regions",
+    }
     meaning = {(column.table, column.name): column.meaning for column in columns}
     assert "px" in meaning["cells", "x"]
 

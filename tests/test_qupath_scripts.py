@@ -45,7 +45,7 @@ OF_GROOVY = {
     *("println", "collect", "collectMany", "find", "findAll", "each", "count", "sort", "unique"),
     *("join", "contains", "isEmpty", "first", "add", "size", "keySet", "replaceAll", "toString"),
     *("computeIfAbsent", "listFiles", "isFile", "isDirectory", "getPath", "toPath", "matches"),
-    *("group", "parse", "endsWith", "getParentFile", "getAbsoluteFile"),
+    *("group", "parse", "startsWith", "endsWith", "getParentFile", "getAbsoluteFile"),
 }
 """Methods of Java and Groovy."""
 
@@ -71,6 +71,7 @@ def calls_in(code: str) -> set[str]:
 def test_there_are_scripts() -> None:
     assert [path.stem for path in SCRIPTS] == [
         "export_corrected",
+        "export_review",
         "export_rois",
         "import_folder",
         "import_run",

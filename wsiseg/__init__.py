@@ -13,27 +13,39 @@ if TYPE_CHECKING:
     from wsiseg.api import ComputeOptions, segment
     from wsiseg.batches import Done, Failed
     from wsiseg.classification import Classification, ClassifyOptions, classify
+    from wsiseg.cohort import Answer, cohort_stats
+    from wsiseg.comparison import compare_groups
     from wsiseg.demo import run_demo
+    from wsiseg.densest import densest_squares
     from wsiseg.doctor import run_checks
     from wsiseg.dry_run import SlideEstimate, estimate_many
+    from wsiseg.each_run import ask_each
     from wsiseg.errors import WsisegError
-    from wsiseg.exporting import export_runs
+    from wsiseg.exporting import export_runs, list_formats
     from wsiseg.listing import SlideEntry, list_slides
     from wsiseg.many import segment_many
+    from wsiseg.mixing import class_mixing
     from wsiseg.models import list_models, load_model
     from wsiseg.parts import Part, parse_part
     from wsiseg.plan import PlanOptions
+    from wsiseg.queries import Query, open_query, query
     from wsiseg.regions import Region, read_regions
+    from wsiseg.reports import Citation, WrittenReport, cite, write_report
     from wsiseg.results import Result, find_results, open_result
+    from wsiseg.review import Review, ReviewOptions, ReviewSample, make_review, read_review
     from wsiseg.scale import ScaleOptions
     from wsiseg.seam_check import SeamCheckOptions, SeamReport, seamcheck
     from wsiseg.slides import Slide, SlideInfo, open_slide
     from wsiseg.stats import region_stats, slide_stats
     from wsiseg.status import BatchStatus, batch_status
+    from wsiseg.table_files import write_table
     from wsiseg.tissue import TissueOptions
+    from wsiseg.within import stats_within
 
 __all__ = [
+    "Answer",
     "BatchStatus",
+    "Citation",
     "Classification",
     "ClassifyOptions",
     "ComputeOptions",
@@ -41,8 +53,12 @@ __all__ = [
     "Failed",
     "Part",
     "PlanOptions",
+    "Query",
     "Region",
     "Result",
+    "Review",
+    "ReviewOptions",
+    "ReviewSample",
     "ScaleOptions",
     "SeamCheckOptions",
     "SeamReport",
@@ -51,19 +67,31 @@ __all__ = [
     "SlideEstimate",
     "SlideInfo",
     "TissueOptions",
+    "WrittenReport",
     "WsisegError",
+    "ask_each",
     "batch_status",
+    "cite",
+    "class_mixing",
     "classify",
+    "cohort_stats",
+    "compare_groups",
+    "densest_squares",
     "estimate_many",
     "export_runs",
     "find_results",
+    "list_formats",
     "list_models",
     "list_slides",
     "load_model",
+    "make_review",
+    "open_query",
     "open_result",
     "open_slide",
     "parse_part",
+    "query",
     "read_regions",
+    "read_review",
     "region_stats",
     "run_checks",
     "run_demo",
@@ -71,10 +99,15 @@ __all__ = [
     "segment",
     "segment_many",
     "slide_stats",
+    "stats_within",
+    "write_report",
+    "write_table",
 ]
 
 _HOME = {
+    "Answer": "cohort",
     "BatchStatus": "status",
+    "Citation": "reports",
     "Classification": "classification",
     "ClassifyOptions": "classification",
     "ComputeOptions": "api",
@@ -82,8 +115,12 @@ _HOME = {
     "Failed": "batches",
     "Part": "parts",
     "PlanOptions": "plan",
+    "Query": "queries",
     "Region": "regions",
     "Result": "results",
+    "Review": "review",
+    "ReviewOptions": "review",
+    "ReviewSample": "review",
     "ScaleOptions": "scale",
     "SeamCheckOptions": "seam_check",
     "SeamReport": "seam_check",
@@ -92,19 +129,31 @@ _HOME = {
     "SlideEstimate": "dry_run",
     "SlideInfo": "slides",
     "TissueOptions": "tissue",
+    "WrittenReport": "reports",
     "WsisegError": "errors",
+    "ask_each": "each_run",
     "batch_status": "status",
+    "cite": "reports",
+    "class_mixing": "mixing",
     "classify": "classification",
+    "cohort_stats": "cohort",
+    "compare_groups": "comparison",
+    "densest_squares": "densest",
     "estimate_many": "dry_run",
     "export_runs": "exporting",
     "find_results": "results",
+    "list_formats": "exporting",
     "list_models": "models",
     "list_slides": "listing",
     "load_model": "models",
+    "make_review": "review",
+    "open_query": "queries",
     "open_result": "results",
     "open_slide": "slides",
     "parse_part": "parts",
+    "query": "queries",
     "read_regions": "regions",
+    "read_review": "review",
     "region_stats": "stats",
     "run_checks": "doctor",
     "run_demo": "demo",
@@ -112,6 +161,9 @@ _HOME = {
     "segment": "api",
     "segment_many": "many",
     "slide_stats": "stats",
+    "stats_within": "within",
+    "write_report": "reports",
+    "write_table": "table_files",
 }
 
 

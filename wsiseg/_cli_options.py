@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import enum
 from pathlib import Path
 from typing import Annotated
@@ -15,13 +16,6 @@ class RoiOriginName(enum.StrEnum):
     auto = "auto"
     bounds = "bounds"
     slide = "slide"
-
-
-class Grouping(enum.StrEnum):
-    """What counts are grouped by, besides slide and class."""
-
-    slide = "slide"
-    region = "region"
 
 
 SlidesArgument = Annotated[
@@ -96,3 +90,14 @@ ClassesFromOption = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete existing results first.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Only errors and the final table.")]
+
+
+def names_in(text: str | None) -> tuple[str, ...] | None:
+    """Return the parts of a list separated by commas; None if there is no list.
+
+    A name that holds a comma stands in double quotes.
+    """
+    if text is None:
+        return None
+    parts = next(csv.reader([text], skipinitialspace=True), [])
+    return tuple(name.strip() for name in parts if name.strip())

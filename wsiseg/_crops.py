@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-CropKind = Literal["random", "densest", "seam"]
+CropKind = Literal["random", "densest", "uncertain", "seam"]
 """Why a crop is shown."""
 FloatBox = tuple[float, float, float, float]
 """Left, top, width, height."""
@@ -18,7 +18,12 @@ FloatBox = tuple[float, float, float, float]
 CROPS_OF_A_KIND = 3
 """How many crops of each kind are chosen where there is room."""
 
+LEAST_JUDGED = 6
+"""Crops with fewer nuclei are no candidates for the least certain: one odd nucleus would do."""
+
 _CANDIDATES = 256
+_CERTAINTY_STEPS = 65_536
+"""Certainties are summed as whole numbers, so that no order of pieces changes a sum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,8 @@ class Centroids(NamedTuple):
     """(n,): level-0 pixels."""
     y_px: NDArray[np.float64]
     """(n,): level-0 pixels."""
+    certainty: NDArray[np.floating] | None = None
+    """(n,): 0 to 1, how sure the network is of each; NaN where it did not say, None if of none."""
 
 
 def choose_crops(
@@ -50,10 +57,11 @@ def choose_crops(
     seed: int,
     crop_px: float,
 ) -> list[CropChoice]:
-    """Choose random places, the densest ones, and nuclei on seams: up to three of each.
+    """Choose random places, the densest, the least certain, and seams: up to three of each.
 
     A random place is uniform over the analysed area, whether it shows nuclei or not.  The
-    densest places are the fullest crops of a grid of half a crop's step.  Seam crops are
+    densest places are the fullest crops of a grid of half a crop's step; the least certain are
+    those of the lowest mean certainty, of at least `LEAST_JUDGED` nuclei.  Seam crops are
     centred on a seam, beside a nucleus chosen by a hash of its id; both sides were analysed.  Crops
     of one kind never overlap, and those of different kinds only where there is no other.
 
@@ -76,7 +84,7 @@ def choose_crops(
     Returns
     -------
     list of CropChoice
-        Random ones, then densest ones, then those on seams; empty if nothing was analysed.
+        Random, densest, least certain ones, then those on seams; empty if nothing was analysed.
     """
     boxes = np.asarray(analysed, np.float64).reshape(-1, 4)
     if len(boxes) == 0:
@@ -89,6 +97,7 @@ def choose_crops(
     candidates: dict[CropKind, list[FloatBox]] = {
         # The rarest first: random crops find room anywhere.
         "seam": list(_on_seams(beside, boxes, crop_px)),
+        "uncertain": _least_certain(squares, boxes, crop_px),
         "densest": _densest(squares, boxes, crop_px),
         "random": _at_random(boxes, seed, crop_px),
     }
@@ -98,7 +107,7 @@ def choose_crops(
         apart = _disjoint(found, taken, [])
         chosen[kind] = apart + _disjoint(found, apart, apart)
         taken += chosen[kind]
-    kinds: tuple[CropKind, ...] = ("random", "densest", "seam")
+    kinds: tuple[CropKind, ...] = ("random", "densest", "uncertain", "seam")
     return [CropChoice(kind, box) for kind in kinds for box in chosen[kind]]
 
 
@@ -149,7 +158,7 @@ def _at_random(boxes: NDArray[np.float64], seed: int, crop_px: float) -> list[Fl
 
 
 class _Squares:
-    """How many centroids lie in each square of a grid that starts at (0, 0)."""
+    """How many centroids lie in each square of a grid that starts at (0, 0), and how certain."""
 
     def __init__(self, extent: FloatBox, step_px: float) -> None:
         left, top, width, height = extent
@@ -158,6 +167,8 @@ class _Squares:
         self.first_row, self.first_col = (math.floor(v / step_px) - 2 for v in (top, left))
         last_row, last_col = (math.floor(v / step_px) + 2 for v in (top + height, left + width))
         self.n = np.zeros((last_row - self.first_row, last_col - self.first_col), np.int64)
+        self.n_judged = np.zeros_like(self.n)
+        self.certainty = np.zeros_like(self.n)
 
     def add(self, piece: Centroids) -> None:
         """Count some centroids."""
@@ -170,20 +181,49 @@ class _Squares:
                 strict=True,
             )
         )
-        n_columns = self.n.shape[1]
-        self.n += np.bincount(row * n_columns + col, minlength=self.n.size).reshape(self.n.shape)
+        place = row * self.n.shape[1] + col
+        self.n += self._sums(place)
+        if piece.certainty is not None:
+            known = np.isfinite(piece.certainty)
+            steps = np.rint(piece.certainty[known] * _CERTAINTY_STEPS)
+            self.n_judged += self._sums(place[known])
+            self.certainty += self._sums(place[known], steps)
+
+    def _sums(
+        self, place: NDArray[np.int64], weights: NDArray[np.floating] | None = None
+    ) -> NDArray[np.int64]:
+        found = np.bincount(place, weights, self.n.size)
+        return np.asarray(found, np.int64).reshape(self.n.shape)
+
+    def of_crops(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the sums of a value over each crop: two by two squares."""
+        v = np.pad(values, 1)
+        return np.asarray(v[:-1, :-1] + v[:-1, 1:] + v[1:, :-1] + v[1:, 1:])
+
+    def placed(
+        self, row: NDArray[np.intp], col: NDArray[np.intp], extent: FloatBox, crop_px: float
+    ) -> list[FloatBox]:
+        """Return crops by their places in `of_crops`."""
+        x = ((col - 1 + self.first_col) * self.step_px).tolist()
+        y = ((row - 1 + self.first_row) * self.step_px).tolist()
+        return [_placed(*at, extent, crop_px) for at in zip(x, y, strict=True)]
 
 
 def _densest(squares: _Squares, boxes: NDArray[np.float64], crop_px: float) -> list[FloatBox]:
     """Return crops by falling number of centroids; of equals the first by (row, col)."""
-    n, step_px = np.pad(squares.n, 1), squares.step_px
-    n_in_crop = n[:-1, :-1] + n[:-1, 1:] + n[1:, :-1] + n[1:, 1:]
+    n_in_crop = squares.of_crops(squares.n)
     row, col = np.nonzero(n_in_crop)
     best = np.lexsort((col, row, -n_in_crop[row, col]))[:_CANDIDATES]
-    x = (col[best] - 1 + squares.first_col) * step_px
-    y = (row[best] - 1 + squares.first_row) * step_px
-    extent = _extent(boxes)
-    return [_placed(*at, extent, crop_px) for at in zip(x.tolist(), y.tolist(), strict=True)]
+    return squares.placed(row[best], col[best], _extent(boxes), crop_px)
+
+
+def _least_certain(squares: _Squares, boxes: NDArray[np.float64], crop_px: float) -> list[FloatBox]:
+    """Return crops by rising mean certainty; of equals the first by (row, col)."""
+    n_in_crop = squares.of_crops(squares.n_judged)
+    row, col = np.nonzero(n_in_crop >= LEAST_JUDGED)
+    mean = squares.of_crops(squares.certainty)[row, col] / n_in_crop[row, col]
+    best = np.lexsort((col, row, mean))[:_CANDIDATES]
+    return squares.placed(row[best], col[best], _extent(boxes), crop_px)
 
 
 class _Beside:

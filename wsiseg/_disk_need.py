@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from wsiseg.crop_files import encode_jpeg
 from wsiseg.exporters.ome_zarr import COARSEST_LABEL_PX, RGB_MPP
 from wsiseg.geometry import Box, Frame
 from wsiseg.pictures import ZOOM, encode_png
@@ -19,8 +20,11 @@ from wsiseg.slides import read_frame
 
 # Fitted to finished runs of a skin biopsy at 0.5 µm/px (2,557 nuclei of 37 vertices) and a
 # frozen section at 1 µm/px (2,431 of 23).
-_TABLE_BYTES_PER_VERTEX = 8.2
-_GEOJSON_BYTES = (80.0, 5.4)
+_TABLE_BYTES = (14.0, 8.2)
+"""Per nucleus what its stains take, and per vertex of its outline."""
+_FEATURE_BYTES = 3.7
+"""Per nucleus and column of `features.parquet`: measured numbers can hardly be compressed."""
+_GEOJSON_BYTES = (110.0, 5.4)
 """Per nucleus, and per vertex of its outline; compressed."""
 _LABEL_BYTES_PER_NUCLEUS = 325.0
 _FIXED_BYTES = 30_000
@@ -29,8 +33,10 @@ _THUMBNAIL_PX = 1600
 _THUMBNAIL_DRAWN = 1.1
 """Lines and legend make the thumbnail larger than the bare picture."""
 _RGB_SAMPLES = 24
-_MOST_CROPS = 9
-"""In the overlay: three of each of three kinds."""
+_MOST_CROPS = 12
+"""In the overlay: three of each of four kinds."""
+_OVERVIEW_SHARE = 0.25
+"""Bytes of the JPEG of the whole slide in `crops/`, as a share of the thumbnail's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +57,12 @@ def coarse_frames(plan: RunPlan) -> Frames:
     return Frames(frame.coarser(max(1, -(-longest // _THUMBNAIL_PX))), frame.coarser(2**halvings))
 
 
-def nuclei_bytes(n_nuclei: float, n_vertices: float, formats: Sequence[str]) -> float:
-    """Return the bytes that grow with the nuclei: table, labels, GeoJSON."""
-    size = n_vertices * _TABLE_BYTES_PER_VERTEX + n_nuclei * _LABEL_BYTES_PER_NUCLEUS
+def nuclei_bytes(
+    n_nuclei: float, n_vertices: float, n_features: int, formats: Sequence[str]
+) -> float:
+    """Return the bytes that grow with the nuclei: tables, labels, GeoJSON."""
+    size = n_nuclei * _TABLE_BYTES[0] + n_vertices * _TABLE_BYTES[1]
+    size += n_nuclei * (n_features * _FEATURE_BYTES + _LABEL_BYTES_PER_NUCLEUS)
     if "geojson" in formats:
         size += n_nuclei * _GEOJSON_BYTES[0] + n_vertices * _GEOJSON_BYTES[1]
     return size
@@ -72,12 +81,13 @@ def picture_bytes(plan: RunPlan, tiles: Sequence[Tile]) -> float:
     frames = coarse_frames(plan)
     # Coarser levels add a quarter, a sixteenth, … of the finest.
     picture = 4 / 3 * _zstd_bytes(plan, frames.rgb)
-    thumbnail = _THUMBNAIL_DRAWN * _png_bytes(plan, frames.thumbnail)
-    return _FIXED_BYTES + picture + thumbnail + _overlay_bytes(plan, tiles)
+    slide = _png_bytes(plan, frames.thumbnail)
+    thumbnail = (_THUMBNAIL_DRAWN + _OVERVIEW_SHARE) * slide
+    return _FIXED_BYTES + picture + thumbnail + _crop_bytes(plan, tiles)
 
 
-def _overlay_bytes(plan: RunPlan, tiles: Sequence[Tile]) -> float:
-    """Return the size of the overlay: three kinds of crops, each beside its copy with outlines."""
+def _crop_bytes(plan: RunPlan, tiles: Sequence[Tile]) -> float:
+    """Return the size of the crops: plain, and in the overlay each beside one with outlines."""
     if not tiles:
         return 0.0
     sizes = []
@@ -86,11 +96,12 @@ def _overlay_bytes(plan: RunPlan, tiles: Sequence[Tile]) -> float:
         x = inside.x_px + (inside.width_px - CROP_PX) // 2
         y = inside.y_px + (inside.height_px - CROP_PX) // 2
         rgb = read_frame(plan.slide, plan.frame, Box(x, y, CROP_PX, CROP_PX))
-        sizes.append(len(encode_png(np.repeat(np.repeat(rgb, ZOOM, axis=0), ZOOM, axis=1))))
+        drawn = len(encode_png(np.repeat(np.repeat(rgb, ZOOM, axis=0), ZOOM, axis=1)))
+        sizes.append(2 * drawn + len(encode_jpeg(rgb)))
     # Crops of a kind do not overlap: a small slide has no room for all.
     room = sum(tile.core.intersection(plan.frame.box).area_px for tile, _ in plan.tiles)
     n_crops = min(_MOST_CROPS, math.ceil(room / CROP_PX**2))
-    return 2 * n_crops * float(np.mean(sizes))
+    return n_crops * float(np.mean(sizes))
 
 
 def _zstd_bytes(plan: RunPlan, frame: Frame) -> float:

@@ -45,7 +45,7 @@ def tile_identity(
         "scale": scale,
         "grid_offset_px": options.grid_offset_px,
         "spare_px": options.stitch.spare_px,
-        "measure": list(tile_groups(options.measure)),
+        "measured_in_tiles": list(tile_groups(options.measure)),
         "numerics": numerics.to_json(),
         "result_version": RESULT_VERSION,
     }

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,9 +32,9 @@ _GEOMETRIES = {"Point", "MultiPoint", "LineString", "MultiLineString", "Polygon"
     *("MultiPolygon", "GeometryCollection"),
 }
 _CORES = {"tmaCore", "tma_core", "TMACoreObject"}
-_NO_REGIONS = {
-    *("detection", "cell", "tile", "root"),
-    *("PathDetectionObject", "PathCellObject", "PathTileObject", "PathRootObject"),
+_NO_DRAWINGS = frozenset(("tile", "root", "PathTileObject", "PathRootObject"))
+_NO_REGIONS = _NO_DRAWINGS | {
+    *("detection", "cell", "PathDetectionObject", "PathCellObject"),
 }
 _LEGACY_TYPES = _CORES | {kind for kind in _NO_REGIONS if kind.startswith("Path")}
 
@@ -57,6 +58,10 @@ class Drawn:
     uuid: str | None
     polygons: list[list[NDArray[np.float64]]]
     """Per polygon its rings, outside first, each (n, 2) and closed."""
+    is_detection: bool = False
+    """Whether it is a detection or a cell."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """QuPath's metadata of the object."""
 
 
 @dataclass(slots=True)
@@ -115,8 +120,12 @@ def load_json(content: bytes, label: str) -> Any:
         ) from error
 
 
-def drawn_objects(document: Any, label: str, notes: Notes) -> list[Drawn]:
+def drawn_objects(
+    document: Any, label: str, notes: Notes, left_out: AbstractSet[str] = _NO_REGIONS
+) -> list[Drawn]:
     """Return the annotations and cores that have polygons, in the order of the file.
+
+    Objects of QuPath's types in `left_out` are counted and passed over.
 
     Raises
     ------
@@ -125,10 +134,15 @@ def drawn_objects(document: Any, label: str, notes: Notes) -> list[Drawn]:
     """
     try:
         found = enumerate(_features(document, label), start=1)
-        drawn = [_drawn(feature, position, label, notes) for position, feature in found]
+        drawn = [_drawn(feature, position, label, notes, left_out) for position, feature in found]
     except RecursionError as error:
         raise _too_deep(label) from error
     return [one for one in drawn if one is not None]
+
+
+def all_objects(document: Any, label: str, notes: Notes) -> list[Drawn]:
+    """Return the detections and cells too; see `drawn_objects`."""
+    return drawn_objects(document, label, notes, _NO_DRAWINGS)
 
 
 def _too_deep(label: str) -> UsageError:
@@ -161,15 +175,18 @@ def _features(element: Any, label: str) -> Iterator[dict[str, Any]]:
         )
 
 
-def _drawn(feature: dict[str, Any], position: int, label: str, notes: Notes) -> Drawn | None:
-    """Return an object, or None if it is no region."""
+def _drawn(
+    feature: dict[str, Any], position: int, label: str, notes: Notes, left_out: AbstractSet[str]
+) -> Drawn | None:
+    """Return an object, or None if it is left out or has no area."""
     properties = _object(feature.get("properties"))
     kind = _object_type(feature, properties)
-    if kind in _NO_REGIONS:
+    if kind in left_out:
         if "root" not in kind.lower():
             notes.skipped["detections, cells and tiles (no regions)"] += 1
         return None
-    core_mark = _object(properties.get("metadata")).get(CORE_KEY)
+    metadata = _object(properties.get("metadata"))
+    core_mark = metadata.get(CORE_KEY)
     is_core = kind in _CORES or core_mark in (CORE_PRESENT, CORE_MISSING)
     name = one_line(properties.get("name"))
     what = "TMA core" if is_core else "annotation"
@@ -192,6 +209,8 @@ def _drawn(feature: dict[str, Any], position: int, label: str, notes: Notes) -> 
         is_core and missing,
         _uuid(feature.get("id")),
         polygons,
+        kind in _NO_REGIONS,
+        metadata,
     )
 
 

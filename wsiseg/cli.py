@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import sys
 from pathlib import Path
@@ -23,6 +22,7 @@ from wsiseg._cli_exit import (
     tell_failed,
     tell_where,
 )
+from wsiseg._cli_export import export
 from wsiseg._cli_options import (
     BatchOption,
     ClusterOption,
@@ -31,7 +31,6 @@ from wsiseg._cli_options import (
     ForceScale,
     FormatOption,
     FromObjective,
-    Grouping,
     MeasureOption,
     MemoryOption,
     ModelOption,
@@ -46,14 +45,17 @@ from wsiseg._cli_options import (
     RoiOption,
     RoiOriginName,
     RoiOriginOption,
-    RunsArgument,
     SkipBadTiles,
     SlidesArgument,
     Strict,
     TissueOption,
     WorkersOption,
+    names_in,
 )
-from wsiseg.errors import ResultNotReadable, WsisegError
+from wsiseg._cli_query import query, stats
+from wsiseg._cli_report import cite, report
+from wsiseg._cli_review import review
+from wsiseg.errors import WsisegError
 from wsiseg.signals import INTERRUPTED, ended_by_signals, work_begins
 from wsiseg.terminal import (
     PlanTeller,
@@ -72,6 +74,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(report)
+app.command()(cite)
 
 
 @app.command()
@@ -103,7 +107,7 @@ def segment(
 ) -> None:
     """Find every nucleus of each slide."""
     with errors_to_exit_codes():
-        formats = _names(format) or ()
+        formats = names_in(format) or ()
         common: dict[str, Any] = {
             "model": model,
             "scale": wsiseg.ScaleOptions(mpp, override_mpp, mpp_from_objective, force_scale),
@@ -219,29 +223,6 @@ def info(slide: Path, reader: ReaderOption = None) -> None:
 
 
 @app.command()
-def stats(
-    runs: RunsArgument,
-    by: Annotated[Grouping, typer.Option(help="slide, or each region of interest.")] = (
-        Grouping.slide
-    ),
-) -> None:
-    """Count cells per slide (and region) and class, zeros included."""
-    with errors_to_exit_codes():
-        results, unread = [], []
-        for path in wsiseg.find_results(runs):
-            try:
-                results.append(wsiseg.open_result(path))
-            except WsisegError as error:
-                unread.append(error)
-        count = wsiseg.region_stats if by is Grouping.region else wsiseg.slide_stats
-        print_table(count(results).to_pylist())
-    for reason in unread:
-        typer.secho(f"not counted: {reason}", fg="red", err=True)
-    if unread:
-        raise typer.Exit(SOME_FAILED)
-
-
-@app.command()
 def status(
     out: Annotated[Path, typer.Argument(help="The folder that --out named.")],
     json: Annotated[
@@ -258,52 +239,7 @@ def status(
     raise typer.Exit(SOME_FAILED if found.failed else DONE)
 
 
-@app.command()
-def export(
-    runs: RunsArgument,
-    format: Annotated[str, typer.Option("--format", help="geojson or ome-zarr.")],  # noqa: A002
-    to: Annotated[str, typer.Option(help="File to write; DIR/ names it after the slide.")],
-    split: Annotated[int | None, typer.Option(help="Most nuclei in a GeoJSON file.")] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="Only these classes, separated by commas.")
-    ] = None,
-    regions: Annotated[
-        str | None, typer.Option(help="Only cells in these regions, separated by commas.")
-    ] = None,
-    centroids: Annotated[
-        bool, typer.Option("--centroids", help="Points instead of polygons.")
-    ] = False,
-    ome_zarr: Annotated[
-        str | None, typer.Option("--ome-zarr", help="OME-Zarr version: 0.5 or 0.4.")
-    ] = None,
-) -> None:
-    """Write a run's cells in another format."""
-    given = {
-        "split": split,
-        "classes": _names(classes),
-        "regions": _names(regions),
-        "centroids": centroids or None,
-        "version": ome_zarr,
-    }
-    chosen = {name: value for name, value in given.items() if value is not None}
-    unread: list[WsisegError] = []
-    with errors_to_exit_codes():
-        results = []
-        for run in wsiseg.find_results(runs):
-            try:
-                results.append(wsiseg.open_result(run))
-            except ResultNotReadable as error:
-                unread.append(error)
-        if unread and not results:
-            raise unread[0]
-        export_runs = wsiseg.export_runs
-        work_begins()
-        for path in export_runs(results, format, to, chosen):
-            typer.echo(path)
-    for reason in unread:
-        typer.secho(f"not exported: {reason}", fg="red", err=True)
-    if unread:
-        raise typer.Exit(SOME_FAILED)
+app.command()(export)
 
 
 app.command()(classify)
@@ -345,6 +281,11 @@ def models() -> None:
         )
 
 
+app.add_typer(review, name="review")
+app.command()(query)
+app.command()(stats)
+
+
 def main() -> None:
     """Run the command line."""
     for stream in (sys.stdout, sys.stderr):
@@ -361,14 +302,3 @@ def main() -> None:
             # Whatever an interruption becomes, outside of a command or deep in other packages.
             typer.secho("interrupted; call the same command again to continue", err=True)
             sys.exit(INTERRUPTED)
-
-
-def _names(text: str | None) -> tuple[str, ...] | None:
-    """Return the parts of a list separated by commas; None if there is no list.
-
-    A name that holds a comma stands in double quotes.
-    """
-    if text is None:
-        return None
-    parts = next(csv.reader([text], skipinitialspace=True), [])
-    return tuple(name.strip() for name in parts if name.strip())

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from wsiseg._disk_need import coarse_frames, nuclei_bytes, picture_bytes
+from wsiseg.features import feature_columns
 from wsiseg.geometry import Frame
 from wsiseg.machine import cores, peak_memory_mb
 from wsiseg.outlines import trace_outlines
@@ -123,7 +124,9 @@ def estimate(
     cost = measure_tiles(plan, missing or [tile for tile, _ in plan.tiles], predictors)
     n_nuclei = cost.nuclei_per_mm2 * plan.analysed_mm2
     disk = picture_bytes(plan, _spread([tile for tile, _ in plan.tiles], 6))
-    disk += nuclei_bytes(n_nuclei, n_nuclei * cost.vertices_per_nucleus, formats)
+    columns = feature_columns(plan.options.measure, plan.model.card.class_names)
+    n_vertices = n_nuclei * cost.vertices_per_nucleus
+    disk += nuclei_bytes(n_nuclei, n_vertices, len(columns), formats)
     seconds = _START_S + _after_tiles_s(plan, n_nuclei, cost)
     if workers is None:
         seconds += _tiles_s(plan, len(missing), cost.seconds, predictors)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from wsiseg.errors import OutputExists, OutputNotWritable, UsageError
-from wsiseg.exporters import ExporterProtocol, find_exporter
+from wsiseg.exporters import ExporterProtocol, exporter_names, find_exporter
+from wsiseg.exporters.formats import FORMATS, is_installed, suffix_of
+from wsiseg.plugins import load_plugin
 from wsiseg.results import Result
 from wsiseg.stats import names_apart
-
-_SUFFIXES = {"geojson": ".geojson.gz", "ome-zarr": ".ome.zarr"}
 
 
 def export_runs(
@@ -38,8 +38,8 @@ def export_runs(
         after its slide: one that exists, or a name that ends in a slash.  Where several runs are
         of slides with one name, theirs go into folders like those the runs are in.
     choices
-        For `geojson`: `split`, `classes`, `regions`, `centroids`, as in
-        `wsiseg.exporters.geojson.GeojsonOptions`; for `ome-zarr`: `version`, "0.5" or "0.4".
+        What the format can choose; `list_formats` lists it.  Of all with nuclei: `classes`,
+        `regions`, `bbox` (as in `wsiseg.exporters._choice.CellChoice`).
 
     Returns
     -------
@@ -52,6 +52,8 @@ def export_runs(
         If there is no such format, class or region.
     UsageError
         If the format has no such choice, or one file was named for many runs.
+    MissingDependency
+        If the format needs a package that is not installed.
     OutputExists
         If something is in the way; what was written before stays.
     OutputNotWritable
@@ -66,11 +68,41 @@ def export_runs(
     _refuse_equal_names(names if is_folder else ())
     written: list[Path] = []
     for name, result in zip(names, results, strict=True):
-        file_name = f"{name}{_SUFFIXES.get(format, f'.{format}')}"
+        file_name = f"{name}{suffix_of(format)}"
         target = Path(to) / file_name if is_folder else Path(to)
         with _way(target, is_folder):
             written += exporter(result, target, **options) or [target]
     return written
+
+
+def list_formats() -> list[dict[str, str]]:
+    """List the formats that can be exported, also of plug-ins.
+
+    Returns
+    -------
+    list of dict
+        For each `format`: `suffix` (of its files), `what` it is, its `choices`, what it `needs`
+        ("" if nothing is missing, else what to install).
+    """
+    return [_format_facts(name) for name in exporter_names()]
+
+
+def _format_facts(name: str) -> dict[str, str]:
+    found = FORMATS.get(name)
+    missing = found is not None and not is_installed(name)
+    return {
+        "format": name,
+        "suffix": suffix_of(name),
+        "what": "a plug-in" if found is None else found.what,
+        "choices": ", ".join(_choices(load_plugin("wsiseg.exporters", name))),
+        "needs": f"pip install 'wsiseg[{found.extra}]'" if found and missing else "",
+    }
+
+
+def _choices(exporter: ExporterProtocol) -> list[str]:
+    """Return the names of the fields of an exporter's `options`."""
+    parameter = inspect.signature(exporter).parameters.get("options")
+    return [] if parameter is None else [field.name for field in fields(parameter.default)]
 
 
 def _options(
@@ -82,7 +114,7 @@ def _options(
     if not choices:
         return {}
     parameter = inspect.signature(exporter).parameters.get("options")
-    known = () if parameter is None else [field.name for field in fields(parameter.default)]
+    known = _choices(exporter)
     for name in choices:
         if name not in known:
             listed = ", ".join(known) or "nothing"

@@ -45,6 +45,7 @@ __all__ = [
     "Crop",
     "CropChoice",
     "CropKind",
+    "Picture",
     "SeamView",
     "choose_crops",
     "draw_crop",
@@ -87,6 +88,7 @@ _SHIFT_BITS = 4
 _HEADINGS: dict[CropKind, str] = {
     "random": "Random: anywhere in the analysed area",
     "densest": "Densest: where most nuclei are",
+    "uncertain": "Least certain: where the network doubts most",
     "seam": "Seams: where tiles meet (dashed line)",
 }
 

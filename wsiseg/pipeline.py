@@ -27,6 +27,7 @@ from wsiseg._run_folder import (
 from wsiseg.assemble import CellCounts, assemble_cells
 from wsiseg.errors import OutputExists, WarningsRefused
 from wsiseg.exporters import find_exporter
+from wsiseg.exporters.formats import suffix_of
 from wsiseg.features import tile_groups
 from wsiseg.machine import PeakMemory, cores
 from wsiseg.manifest import (
@@ -48,7 +49,8 @@ from wsiseg.rundir import (
 )
 from wsiseg.runners import TileRunner
 from wsiseg.side_files import (
-    write_overlay,
+    read_slide,
+    write_pictures,
     write_readme,
     write_regions,
     write_summary,
@@ -283,8 +285,9 @@ def _write_side_files(
     write_tiles(folder.path / "tiles.parquet", plan, reports)
     if plan.regions:
         write_regions(folder.path / "regions.geojson", plan, result.bounds_origin_px)
-    write_thumbnail(folder.path / "thumbnail.png", plan, reports)
-    write_overlay(folder.path / "overlay.png", plan, result)
+    slide = read_slide(plan)
+    write_thumbnail(folder.path / "thumbnail.png", plan, reports, slide)
+    write_pictures(folder.path, plan, result, slide[0])
 
 
 def tile_job(plan: RunPlan, folder: RunDir) -> TileJob:
@@ -372,9 +375,9 @@ def _export(result: Result, name: str) -> None:
 
 def _export_path(result: Result, name: str) -> Path | None:
     """Return where an export stands in the run directory; None: it is always made."""
-    if name == "ome-zarr":
+    if name in ("ome-zarr", "geoparquet"):
         return None
-    return result.path / {"geojson": "cells.geojson.gz"}.get(name, f"cells.{name}")
+    return result.path / f"cells{suffix_of(name)}"
 
 
 def _with_exports(result: Result, formats: Sequence[str]) -> Result:

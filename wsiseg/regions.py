@@ -33,7 +33,9 @@ from wsiseg._regions_json import (
     CORE_MISSING,
     CORE_PRESENT,
     EXPORT_HINT,
+    Drawn,
     Notes,
+    all_objects,
     drawn_objects,
     load_json,
 )
@@ -53,6 +55,7 @@ from wsiseg.errors import UsageError
 from wsiseg.geometry import Box
 
 __all__ = [
+    "Drawn",
     "Mark",
     "MarkKind",
     "Memberships",
@@ -63,8 +66,10 @@ __all__ = [
     "RoiOrigin",
     "area_px2",
     "covered",
+    "parse_objects",
     "parse_regions",
     "read_marks",
+    "read_packed",
     "read_regions",
     "region_fingerprint",
     "regions_geojson",
@@ -129,7 +134,7 @@ def read_regions(
         crosses itself, or if all regions lie outside the slide.
     """
     label = str(path)
-    return parse_regions(_read(path, label), label, slide_name, slide_px, bounds, origin)
+    return parse_regions(read_packed(path, label), label, slide_name, slide_px, bounds, origin)
 
 
 def parse_regions(
@@ -207,14 +212,50 @@ def read_marks(
         If the file cannot be read, is no GeoJSON, or a geometry is damaged.
     """
     label = str(path)
-    document = load_json(_read(path, label), label)
+    document = load_json(read_packed(path, label), label)
     notes = Notes()
     marks = marks_of(document, label, notes)
     return marks, file_origin(document) or corner_px, tuple(notes.warnings())
 
 
-def _read(path: Path, label: str) -> bytes:
-    """Return the file's text, unpacked; what it begins with says how it is packed."""
+def parse_objects(
+    content: bytes, label: str, bounds: Box
+) -> tuple[list[Drawn], tuple[float, float], tuple[str, ...]]:
+    """Return all objects with an area in GeoJSON text: annotations, detections and cells.
+
+    Parameters
+    ----------
+    content, label
+        As for `parse_regions`.
+    bounds : Box
+        The slide's bounds, level-0 px: what QuPath's coordinates are relative to.
+
+    Returns
+    -------
+    drawn, origin_px, warnings
+        The objects, parents before their children, in the file's own coordinates, valid or not;
+        the level-0 (x, y) of those coordinates' (0, 0); and what was passed over, a line each.
+
+    Raises
+    ------
+    UsageError
+        If it is no GeoJSON, or a geometry is damaged.
+    """
+    document = load_json(content, label)
+    notes = Notes()
+    drawn = all_objects(document, label, notes)
+    origin_px = file_origin(document) or (float(bounds.x_px), float(bounds.y_px))
+    return drawn, origin_px, tuple(notes.warnings())
+
+
+def read_packed(path: Path, label: str) -> bytes:
+    """Return the text of a file, unpacked; what it begins with says how it is packed.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read, or is not one GeoJSON file.
+    """
     try:
         with path.open("rb") as file:
             start = file.peek(4)[:4]

@@ -29,6 +29,7 @@ from wsiseg.cell_table import (
     stream_batches,
 )
 from wsiseg.class_versions import ClassVersion, read_class_version, version_names
+from wsiseg.densest import densest_squares
 from wsiseg.errors import (
     OutputExists,
     OutputNotWritable,
@@ -38,11 +39,15 @@ from wsiseg.errors import (
 )
 from wsiseg.exporters import find_exporter
 from wsiseg.geometry import Frame
+from wsiseg.mixing import class_mixing
+from wsiseg.within import shape_within, stats_within
 
 __all__ = ["Result", "class_numbers", "find_results", "finished_record", "open_result"]
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
+
+    from wsiseg.regions import RoiOrigin
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -190,7 +195,7 @@ class Result:
     def cells(
         self,
         classes: Sequence[str] | None = None,
-        within: BaseGeometry | None = None,
+        within: BaseGeometry | str | Path | None = None,
         columns: Sequence[str] | None = None,
     ) -> pa.Table:
         """Return the nuclei of some classes and of some region, one a row.
@@ -200,8 +205,9 @@ class Result:
         classes
             Names of the classes wanted; None for all nuclei, also those without a class.
         within
-            Polygon or multipolygon in level-0 pixels.  A nucleus is taken if its centroid
-            lies inside; exactly on the boundary is outside (the OGC's *within*).
+            Polygon or multipolygon in level-0 pixels, or a GeoJSON file from QuPath with one
+            region or more.  A nucleus is taken if its centroid lies inside; exactly on the
+            boundary is outside (the OGC's *within*).
         columns
             Names of the columns wanted, in that order, also of `feature_names`; None for all
             of the cell table.
@@ -216,7 +222,7 @@ class Result:
         UnknownName
             If there is no such class or column.
         UsageError
-            If `within` is no valid polygon.
+            If `within` is no valid polygon, or a file that cannot be used.
         ResultNotReadable
             If the table is missing or damaged.
         """
@@ -226,7 +232,7 @@ class Result:
             if name not in self.class_names:
                 known = ", ".join(self.class_names) or "none (the model has no classes)"
                 raise UnknownName(f"{self.name} has no class {name!r}; known: {known}")
-        return read_cells(self.cell_files, classes, within, columns)
+        return read_cells(self.cell_files, classes, shape_within(within, self.run), columns)
 
     def summary(self) -> dict[str, Any]:
         """Count the nuclei of each class, and all of them.
@@ -291,6 +297,18 @@ class Result:
                 "per_mm2": n / (grid_um / 1000) ** 2,
             }
         )
+
+    def densest(self, mm2: float = 1.0, classes: Sequence[str] | None = None) -> pa.Table:
+        """Find the square of some area with the most nuclei; see `wsiseg.densest_squares`."""
+        return densest_squares(self, mm2, classes)
+
+    def mixing(self) -> pa.Table:
+        """Count which classes are nearest neighbours; see `wsiseg.class_mixing`."""
+        return class_mixing(self)
+
+    def stats_within(self, regions: str | Path, roi_origin: RoiOrigin = "auto") -> pa.Table:
+        """Count nuclei in regions drawn in QuPath; see `wsiseg.stats_within`."""
+        return stats_within(self, regions, roi_origin)
 
     def export(self, format: str, destination: str | Path, **options: Any) -> Path:  # noqa: A002
         """Write the result in another format.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
-from wsiseg.geometry import Box
+from wsiseg.crop_files import Box4, write_crops
+from wsiseg.geometry import Box, Frame
 from wsiseg.outlines import trace_mask
 from wsiseg.pictures import (
     Centroids,
     Crop,
     CropChoice,
+    Picture,
     choose_crops,
     draw_overlay,
     draw_thumbnail,
@@ -140,13 +142,20 @@ def write_regions(path: Path, plan: RunPlan, origin_px: tuple[float, float]) -> 
     write_atomically(path, json.dumps(content, separators=(",", ":")).encode())
 
 
-def write_thumbnail(path: Path, plan: RunPlan, reports: Sequence[TileReport]) -> None:
-    """Draw tissue, regions, tiles and what is the matter with them over the slide."""
+def read_slide(plan: RunPlan) -> tuple[Picture, Frame]:
+    """Return the whole slide, at most 1,600 pixels long, and what the picture covers."""
     longest = max(plan.frame.width_px, plan.frame.height_px)
     frame = plan.frame.coarser(max(1, -(-longest // 1600)))
+    return read_overview(plan.looked_at, frame), frame
+
+
+def write_thumbnail(
+    path: Path, plan: RunPlan, reports: Sequence[TileReport], slide: tuple[Picture, Frame]
+) -> None:
+    """Draw tissue, regions, tiles and what is the matter with them over the slide."""
+    rgb, frame = slide
     rings = [ring for piece in area_rings(plan.area) for ring in piece]
     tiles = [_level0(tile.core, plan.frame.scale) for tile, _ in plan.tiles]
-    rgb = read_overview(plan.looked_at, frame)
     name = plan.slide.info.name
     cores = {(tile.row, tile.col): tile.core.intersection(plan.frame.box) for tile, _ in plan.tiles}
     flagged = [
@@ -182,27 +191,43 @@ def _rings(geometry: shapely.MultiPolygon) -> list[NDArray[np.float64]]:
     ]
 
 
-def write_overlay(path: Path, plan: RunPlan, result: Result, seed: int = 0) -> None:
-    """Draw crops at full zoom: random ones, the densest, and some on tile seams."""
+def write_pictures(
+    folder: Path, plan: RunPlan, result: Result, slide: Picture, seed: int = 0
+) -> None:
+    """Draw crops at full zoom (random, densest, least certain, on seams), and keep them plain.
+
+    `overlay.png` shows them with outlines; `crops/` keeps them, and the whole slide small, for
+    reports.
+    """
     scale = plan.frame.scale
-    centroids = (
-        Centroids(*(batch[name].to_numpy() for name in ("cell_id", "x", "y")))
-        for batch in result.batches(["cell_id", "x", "y"])
-    )
     inside = plan.frame.box
     cores = [_level0(tile.core.intersection(inside), scale) for tile, _ in plan.tiles]
     seams_x, seams_y = _seams(plan)
-    choices = choose_crops(centroids, seams_x, seams_y, cores, seed, CROP_PX * scale)
+    choices = choose_crops(_centroids(result), seams_x, seams_y, cores, seed, CROP_PX * scale)
     crops = [_cut_crop(plan, result, choice) for choice in choices]
     picture = draw_overlay(
-        crops,
+        [crop for crop, _ in crops],
         result.class_names,
         result.class_colours,
         plan.model_mpp,
         result.name,
         result.run["counts"],
     )
-    write_atomically(path, encode_png(picture))
+    write_atomically(folder / "overlay.png", encode_png(picture))
+    write_crops(folder, slide, crops)
+
+
+def _centroids(result: Result) -> Iterator[Centroids]:
+    """Yield all nuclei; how certain one is: the mean of what is known of its two probabilities."""
+    for batch in result.batches(["cell_id", "x", "y", "nucleus_prob", "class_prob"]):
+        known = [
+            batch[name].to_numpy(zero_copy_only=False).astype(np.float64)
+            for name in ("nucleus_prob", "class_prob")
+        ]
+        given = np.sum(np.isfinite(known), axis=0)
+        certainty = np.nansum(known, axis=0) / np.where(given > 0, given, np.nan)
+        cell_id, x, y = (batch[name].to_numpy() for name in ("cell_id", "x", "y"))
+        yield Centroids(cell_id, x, y, certainty)
 
 
 def _seams(plan: RunPlan) -> tuple[list[float], list[float]]:
@@ -214,7 +239,8 @@ def _seams(plan: RunPlan) -> tuple[list[float], list[float]]:
     return sorted(x), sorted(y)
 
 
-def _cut_crop(plan: RunPlan, result: Result, choice: CropChoice) -> Crop:
+def _cut_crop(plan: RunPlan, result: Result, choice: CropChoice) -> tuple[Crop, Box4]:
+    """Return a crop, and its box in level-0 px."""
     scale = plan.frame.scale
     left, top = round(choice.box[0] / scale), round(choice.box[1] / scale)
     rgb = read_frame(plan.looked_at, plan.frame, Box(left, top, CROP_PX, CROP_PX))
@@ -230,7 +256,7 @@ def _cut_crop(plan: RunPlan, result: Result, choice: CropChoice) -> Crop:
             outlines.append(np.asarray(ring.coords) / scale - (left, top))
             classes.append(names.index(cell["class_name"]))
     seams_x, seams_y = _seams(plan)
-    return Crop(
+    crop = Crop(
         rgb=rgb,
         kind=choice.kind,
         outlines=outlines,
@@ -238,6 +264,7 @@ def _cut_crop(plan: RunPlan, result: Result, choice: CropChoice) -> Crop:
         seams_x_px=[x / scale - left for x in seams_x if x0 < x < x0 + side],
         seams_y_px=[y / scale - top for y in seams_y if y0 < y < y0 + side],
     )
+    return crop, (x0, y0, side, side)
 
 
 def write_summary(path: Path, result: Result) -> None:
@@ -265,6 +292,7 @@ Warnings
 Files
   overlay.png       look at this first: crops at full zoom with outlines
   thumbnail.png     the slide with tissue and tiles
+  crops             the same crops without outlines, for "wsiseg report"
   cells.parquet     one row a nucleus (GeoParquet, slide pixels, pixel-corner convention)
 {features}  cells.geojson.gz  the same for QuPath: drag it onto the open slide
   masks.zarr        OME-Zarr 0.5: label images labels/nuclei (cell_id) and labels/classes

@@ -15,6 +15,8 @@ import typer
 from wsiseg.errors import OutputNotWritable
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from wsiseg.dry_run import SlideEstimate
     from wsiseg.plan import RunPlan
     from wsiseg.results import Result
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 MANY_SLIDES = 20
 """With more than these a single slide is told of in one line, if at all."""
 _SECONDS_BETWEEN_LINES = 10.0
+_MOST_CHARACTERS = 72
+"""Of one cell of an answer."""
 _MOST_REASONS = 100
 """So many failed slides are listed."""
 
@@ -46,6 +50,40 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
         typer.echo("  ".join(padded).rstrip())
 
 
+def print_answer(
+    answer: pa.Table, most_rows: int, shown: Sequence[Mapping[str, Any]] | None = None
+) -> None:
+    """Print a table's first rows, and say how many more there are.
+
+    Parameters
+    ----------
+    answer : pyarrow.Table
+        The whole answer.
+    most_rows : int
+        Most rows to print; 0 for all.
+    shown : sequence of mapping, optional
+        Rows to print in place of the table's own, one for each.
+    """
+    n = answer.num_rows if most_rows == 0 else min(most_rows, answer.num_rows)
+    rows = answer.slice(0, n).to_pylist() if shown is None else shown[:n]
+    if not rows:
+        typer.echo(f"(no rows; columns: {', '.join(map(_printable, answer.column_names))})")
+        return
+    print_table([{name: _short(value) for name, value in row.items()} for row in rows])
+    if n < answer.num_rows:
+        typer.echo(
+            f"… and {answer.num_rows - n:,} more rows; --rows 0 prints all, --to FILE writes them"
+        )
+
+
+def _short(value: Any) -> Any:
+    """Return a value that fits into a column."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = value.hex() if isinstance(value, bytes) else str(value)
+    return text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 1] + "…"
+
+
 def _is_number(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
@@ -53,7 +91,14 @@ def _is_number(value: Any) -> bool:
 def _text(value: Any) -> str:
     if value is None:
         return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+    return _printable(str(value))
+
+
+def _printable(text: str) -> str:
+    """Return text that cannot move the cursor, whatever a slide is called."""
+    return "".join(each if each.isprintable() else "�" for each in text)
 
 
 def summary_rows(result: Result) -> list[dict[str, Any]]:

@@ -21,8 +21,6 @@ LEVEL_OD = 0.06
 """Optical density of one; the first also holds all below, the last (from 1.86) all above."""
 
 _NOTHING = 255
-_STEPS = ((0, 1), (1, 0), (1, 1), (1, -1))
-"""Rows and columns to the other pixel of a pair: to the right, below, and the two diagonals."""
 
 
 def texture_of(
@@ -86,43 +84,62 @@ def _paint_levels(
 
 
 @numba.njit(cache=True, nogil=True)
-def _count_pairs(levels: NDArray[np.uint8], rows: int, cols: int, counts: NDArray[np.int64]) -> int:
-    """Add the pairs at one distance, both ways, to a matrix of zeros; return their number."""
-    n = 0
-    for row in range(1, levels.shape[0] - 1):
-        one, other = levels[row], levels[row + rows]
-        for col in range(1, levels.shape[1] - 1):
-            a, b = one[col], other[col + cols]
-            if a != _NOTHING and b != _NOTHING:
-                counts[a, b] += 1
-                counts[b, a] += 1
-                n += 2
-    return n
+def _count_pairs(levels: NDArray[np.uint8], counts: NDArray[np.int64]) -> None:
+    """Add the pairs in each direction to four matrices, each pair once: [direction, one, other]."""
+    width = levels.shape[1]
+    flat = levels.ravel()
+    for at in range(width + 1, len(flat) - width - 1):
+        one = flat[at]
+        if one == _NOTHING:
+            continue
+        # To the right, below, and the two diagonals; the frame keeps rows apart.
+        right, below = flat[at + 1], flat[at + width]
+        left_below, right_below = flat[at + width - 1], flat[at + width + 1]
+        if right != _NOTHING:
+            counts[0, one, right] += 1
+        if below != _NOTHING:
+            counts[1, one, below] += 1
+        if left_below != _NOTHING:
+            counts[2, one, left_below] += 1
+        if right_below != _NOTHING:
+            counts[3, one, right_below] += 1
 
 
 @numba.njit(cache=True, nogil=True)
 def _describe(
-    counts: NDArray[np.int64], n: int, lowest: int, highest: int, found: NDArray[np.float64]
-) -> None:
-    """Write contrast, homogeneity, energy, correlation (NaN: undefined), entropy of a matrix."""
-    contrast, homogeneity, squares, entropy = 0.0, 0.0, 0.0, 0.0
-    total, total_squares, products = np.int64(0), np.int64(0), np.int64(0)
+    counts: NDArray[np.int64], lowest: int, highest: int, found: NDArray[np.float64]
+) -> bool:
+    """Write contrast, homogeneity, energy, correlation (NaN: undefined), entropy of a matrix.
+
+    `counts` are pairs counted one way; what is described is their sum with the other way.  A
+    matrix without a pair is not described.
+    """
+    n, total, total_squares, products, squares = 0, 0, 0, 0, 0
+    logs, homogeneity, contrast = 0.0, 0.0, 0
     for i in range(lowest, highest + 1):
-        for j in range(lowest, highest + 1):
-            if counts[i, j]:
-                share, apart = counts[i, j] / n, (i - j) * (i - j)
-                contrast += share * apart
-                homogeneity += share / (1 + apart)
-                squares += share * share
-                entropy -= share * math.log(share)
-                total += counts[i, j] * i
-                total_squares += counts[i, j] * i * i
-                products += counts[i, j] * i * j
+        for j in range(lowest, i + 1):
+            # On the diagonal a pair is counted twice, too.
+            count = counts[i, j] + counts[j, i]
+            if count == 0:
+                continue
+            times = 1 if i == j else 2
+            apart = (i - j) * (i - j)
+            n += times * count
+            contrast += times * count * apart
+            homogeneity += times * count / (1.0 + apart)
+            squares += times * count * count
+            logs += times * count * math.log(count)
+            total += count * (i + j) if times == 2 else count * i
+            total_squares += count * (i * i + j * j) if times == 2 else count * i * i
+            products += times * count * i * j
+    if n == 0:
+        return False
     # n² times variance and covariance, in whole numbers: a single level has exactly 0.
     variance = n * total_squares - total * total
-    covariance = n * products - total * total
-    found[0], found[1], found[2], found[4] = contrast, homogeneity, math.sqrt(squares), entropy
-    found[3] = covariance / variance if variance else np.nan
+    found[0], found[1], found[2] = contrast / n, homogeneity / n, math.sqrt(squares) / n
+    found[3] = (n * products - total * total) / variance if variance else np.nan
+    found[4] = math.log(n) - logs / n
+    return True
 
 
 @numba.njit(cache=True, nogil=True)
@@ -138,19 +155,18 @@ def _features(
     n = len(first_run) - 1
     found = np.empty((n, 5), np.float64)
     one = np.empty(5, np.float64)
-    counts = np.zeros((N_LEVELS, N_LEVELS), np.int64)
+    counts = np.zeros((4, N_LEVELS, N_LEVELS), np.int64)
     for i in range(n):
         mine = runs[first_run[i] : first_run[i + 1]]
         levels = _paint_levels(rgb, mine, top, left, steps, level_steps)
         lowest, highest = int(levels.min()), 0
         for level in levels.flat:
             highest = max(highest, int(level) if level != _NOTHING else 0)
+        counts[:, lowest : highest + 1, lowest : highest + 1] = 0
+        _count_pairs(levels, counts)
         sums, n_defined = np.zeros(5), np.zeros(5)
-        for rows, cols in _STEPS:
-            counts[lowest : highest + 1, lowest : highest + 1] = 0
-            n_pairs = _count_pairs(levels, rows, cols, counts)
-            if n_pairs:
-                _describe(counts, n_pairs, lowest, highest, one)
+        for direction in range(4):
+            if _describe(counts[direction], lowest, highest, one):
                 for k in range(5):
                     if not math.isnan(one[k]):
                         sums[k] += one[k]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import pyarrow as pa
 
+from wsiseg.exporters.formats import check_installed
 from wsiseg.plugins import load_plugin, plugin_names
 
 
@@ -20,6 +21,26 @@ class ExportableResult(Protocol):
         ...
 
     @property
+    def name(self) -> str:
+        """File name of the slide."""
+        ...
+
+    @property
+    def run(self) -> Mapping[str, Any]:
+        """How the run was made: what its `run.json` holds."""
+        ...
+
+    @property
+    def mpp(self) -> float:
+        """Micrometres per level-0 pixel."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; empty without classes."""
+        ...
+
+    @property
     def class_colours(self) -> Mapping[str, tuple[int, int, int]]:
         """Red, green, blue (0 to 255) of each class name."""
         ...
@@ -29,8 +50,32 @@ class ExportableResult(Protocol):
         """(x, y) of the slide's bounds in level-0 pixels; (0, 0) where it has none."""
         ...
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """Give the cell table piece by piece, in the order of the ids."""
+    @property
+    def regions(self) -> Sequence[Mapping[str, Any]]:
+        """The regions, each with its `name`; `region_ids` of the cell table count in it."""
+        ...
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Measurements beside the cell table, which `batches` takes by name."""
+        ...
+
+    @property
+    def classes_version(self) -> str | None:
+        """Name of the version of the classes that is read; None: the model's own."""
+        ...
+
+    @property
+    def analysed_mm2(self) -> float:
+        """Area that was analysed."""
+        ...
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Give the cell table piece by piece, in the order of the ids; None: all columns."""
+        ...
+
+    def summary(self) -> dict[str, Any]:
+        """Give counts, densities and median sizes, of each class and in all."""
         ...
 
 
@@ -66,7 +111,10 @@ def find_exporter(exporter: str | ExporterProtocol) -> ExporterProtocol:
     ------
     UnknownName
         If no format, or more than one plug-in, has that name.
+    MissingDependency
+        If the format needs a package that is not installed.
     """
     if isinstance(exporter, str):
+        check_installed(exporter)
         return cast(ExporterProtocol, load_plugin("wsiseg.exporters", exporter))
     return exporter

@@ -13,21 +13,20 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial as partial_function
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from isal import igzip
 from numpy.typing import NDArray
 
 from wsiseg.errors import ResultNotReadable
-from wsiseg.exporters import wkb
+from wsiseg.exporters import ExportableResult, wkb
+from wsiseg.exporters._choice import chosen_batches
 from wsiseg.exporters._decimal_text import hundredths, scaled
 from wsiseg.exporters._feature_text import (
     UUID_BYTES,
@@ -39,17 +38,13 @@ from wsiseg.exporters._finish import finished_file, refuse_existing
 from wsiseg.exporters._finish_parts import finished_files
 from wsiseg.exporters._geojson_choice import (
     GeojsonOptions,
-    RegionedResult,
-    chosen_batches,
     numbered,
     part_paths,
     refuse_existing_parts,
 )
+from wsiseg.exporters._packed import open_for_text
 
 __all__ = ["MEASUREMENTS", "GeojsonOptions", "export_geojson", "write_geojson"]
-
-GZIP_LEVEL = 1
-"""isal's level 1: nearly the size of zlib's 6 at ten times its speed."""
 
 _BLOCK_ROWS = 4096
 _THREADS = 2
@@ -130,7 +125,7 @@ def write_geojson(
 
 
 def export_geojson(
-    result: RegionedResult, destination: Path, options: GeojsonOptions = _EVERYTHING
+    result: ExportableResult, destination: Path, options: GeojsonOptions = _EVERYTHING
 ) -> list[Path]:
     """Write a run's nuclei for QuPath; see `write_geojson`.
 
@@ -198,7 +193,7 @@ def _write_collection(
 ) -> None:
     """Write one collection to `partial`, packed if the name of `destination` says so."""
     with (
-        _open_for_text(partial, destination) as stream,
+        open_for_text(partial, destination) as stream,
         ThreadPoolExecutor(_THREADS, "geojson") as pool,
     ):
         stream.write(b'{"type":"FeatureCollection","features":[')
@@ -243,18 +238,6 @@ def _block_text(
     texts: FeatureTexts,
 ) -> memoryview:
     return features_text(_block(rows, class_code, region_code, features), texts)
-
-
-@contextmanager
-def _open_for_text(partial: Path, destination: Path) -> Iterator[IO[bytes]]:
-    with partial.open("wb") as file:
-        if not destination.name.endswith(".gz"):
-            yield file
-            return
-        # Neither time nor name in the header: the same nuclei give the same bytes.
-        packed = igzip.IGzipFile("", "wb", GZIP_LEVEL, file, mtime=0)  # type: ignore[no-untyped-call]
-        with packed:
-            yield cast(IO[bytes], packed)
 
 
 def _texts(

@@ -31,7 +31,14 @@ from wsiseg.geometry import Frame
 from wsiseg.measure import Measurements
 from wsiseg.records import Cells, Outlines
 
-__all__ = ["CELLS_SCHEMA", "ROW_GROUP_ROWS", "CellsWriter", "RegionColumns", "cells_batch"]
+__all__ = [
+    "CELLS_SCHEMA",
+    "ROW_GROUP_ROWS",
+    "CellsWriter",
+    "RegionColumns",
+    "cells_batch",
+    "geo_metadata",
+]
 
 
 class CellsWriter:
@@ -151,11 +158,11 @@ class CellsWriter:
     ) -> None:
         if kind is None:
             self._groups.end()
-            self._writer.add_key_value_metadata({"geo": json.dumps(_geo(self._bounds_px))})
+            self._writer.add_key_value_metadata({"geo": json.dumps(geo_metadata(self._bounds_px))})
         self._writer.close()
 
 
-def _geo(bounds_px: NDArray[np.float64] | None) -> dict[str, object]:
+def geo_metadata(bounds_px: NDArray[np.float64] | None) -> dict[str, object]:
     """Return the file's GeoParquet metadata; without any cell there are no bounds."""
     geometry: dict[str, object] = {
         "encoding": "WKB",

@@ -1,0 +1,180 @@
+"""How many nuclei a model finds where none was annotated, for `about.metrics` in its card.
+
+    python pipelines/measure_false_positives.py --data DATA [--model NAME|FOLDER] [--write CARD]
+
+The images are those that the card calls held back: patients of DATA/monuseg_train (nuclei without
+classes) and images of DATA/consep_train (with classes), all at 0.25 µm/px, segmented whole.  Found
+and annotated nuclei are paired one to one, so that the distances of their centroids, of which none
+is more than 3 µm, are smallest in sum over as many pairs as can be made.
+
+A false positive has no partner, and its centroid lies on no annotated nucleus either: it is there
+where nobody saw one.  Without the second condition (`unpaired_per_mm2`) halves of one nucleus, and
+nuclei with a poor outline, count too.  Those whose partner is of another class are told apart.
+Nuclei that the annotators left out count as false positives: the figures err upwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+from train_default import CONSEP_CLASSES
+
+import wsiseg
+from wsiseg.models import DEFAULT_MODEL, load_model
+from wsiseg.models.card import ModelCard
+from wsiseg.records import UNKNOWN_CLASS
+from wsiseg.rundir import write_json
+from wsiseg.training.labels import LabelledImage, read_folder
+
+MPP = 0.25
+RADIUS_UM = 3.0
+DEFINITION = (
+    "per_mm2: nuclei found on held-back images whose centroid lies on no annotated nucleus, nor "
+    f"has one's centroid within {RADIUS_UM:g} µm as its one partner (smallest sum of distances), "
+    "over the images' whole area; unpaired: those without a partner; of_other_class: those whose "
+    "partner is of another class, where classes are known"
+)
+
+
+def main() -> None:
+    """Measure, print, and write into the card if asked to."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--write", type=Path, help="card.json to write the figures into")
+    arguments = parser.parse_args()
+    card = load_model(arguments.model).card
+    sets = {
+        "MoNuSeg held-back patients": read_folder(arguments.data / "monuseg_train", {}),
+        "CoNSeP held-back images": read_folder(arguments.data / "consep_train", CONSEP_CLASSES),
+    }
+    counted = {
+        name: [
+            count_image(arguments.model, card, image)
+            for image in images
+            if image.patient in card.about["held_back"]
+        ]
+        for name, images in sets.items()
+    }
+    figures = summarise(counted, card.class_names)
+    print(json.dumps(figures, indent=1, ensure_ascii=False))
+    if arguments.write is not None:
+        fields = json.loads(arguments.write.read_text(encoding="utf-8"))
+        fields["about"]["metrics"]["false_positives"] = figures
+        write_json(arguments.write, fields)
+
+
+def count_image(model: str, card: ModelCard, image: LabelledImage) -> dict[str, Any]:
+    """Segment one image, and count what its annotations do not hold."""
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / f"{image.name}.png"
+        Image.fromarray(image.rgb).save(path)
+        options = wsiseg.PlanOptions(tissue=None)
+        result = wsiseg.segment(
+            path, temporary, model=model, scale=MPP, options=options, formats=()
+        )
+        cells = result.cells(columns=["x_um", "y_um", "class_name"])
+    found_um = np.stack([cells["x_um"].to_numpy(), cells["y_um"].to_numpy()], axis=1)
+    names = cells["class_name"].to_pylist()
+    annotated_um, annotated_class = annotated(image)
+    pairs = pair_centroids(found_um, annotated_um, RADIUS_UM)
+    partner = dict(pairs)
+    unpaired = [i for i in range(len(names)) if i not in partner]
+    row, col = (np.floor(found_um[:, k] / MPP).astype(int) for k in (1, 0))
+    nothing_there = image.instances[row, col] == 0
+    other = Counter(
+        names[i]
+        for i, j in pairs
+        if annotated_class[j] != UNKNOWN_CLASS and card.class_names[annotated_class[j]] != names[i]
+    )
+    return {
+        "mm2": image.instances.size * MPP**2 / 1e6,
+        "has_classes": bool((annotated_class != UNKNOWN_CLASS).any()),
+        "found": Counter(names),
+        "annotated": len(annotated_um),
+        "false": Counter(names[i] for i in unpaired if nothing_there[i]),
+        "unpaired": Counter(names[i] for i in unpaired),
+        "other": other,
+    }
+
+
+def annotated(image: LabelledImage) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return centroids (µm) and class index of an image's annotated nuclei."""
+    labels = image.instances.ravel()
+    n = np.bincount(labels)
+    ids = np.flatnonzero(n)
+    ids = ids[ids > 0]
+    row, col = np.indices(image.instances.shape) + 0.5
+    sums = (np.bincount(labels, value.ravel()) for value in (col, row))
+    x_um, y_um = (total[ids] / n[ids] * MPP for total in sums)
+    # Each nucleus has one class, up to pixels at its edge.
+    votes = np.zeros((len(n), UNKNOWN_CLASS + 1), np.int64)
+    np.add.at(votes, (labels, image.classes.ravel()), 1)
+    return np.stack([x_um, y_um], axis=1), votes[ids].argmax(axis=1)
+
+
+def pair_centroids(
+    found_um: NDArray[np.float64], annotated_um: NDArray[np.float64], radius_um: float
+) -> list[tuple[int, int]]:
+    """Return pairs of positions, one to one, as many and then as near as can be."""
+    if not (len(found_um) and len(annotated_um)):
+        return []
+    far = 1e6
+    distance = cdist(found_um, annotated_um)
+    rows, cols = linear_sum_assignment(np.where(distance <= radius_um, distance, far))
+    near = distance[rows, cols] <= radius_um
+    return list(zip(rows[near].tolist(), cols[near].tolist(), strict=True))
+
+
+def summarise(
+    counted: dict[str, list[dict[str, Any]]], class_names: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return what the card says."""
+    every = [image for images in counted.values() for image in images]
+    with_classes = [image for image in every if image["has_classes"]]
+    return {
+        "definition": DEFINITION,
+        "radius_um": RADIUS_UM,
+        "images": len(every),
+        "mm2": round(sum(image["mm2"] for image in every), 4),
+        "per_mm2": rates(every, "false", class_names),
+        "unpaired_per_mm2": rates(every, "unpaired", class_names),
+        "of_other_class_per_mm2": {
+            name: rate
+            for name, rate in rates(with_classes, "other", class_names).items()
+            if name != "(all)"
+        },
+        "by_set": {
+            name: {
+                "per_mm2": rates(images, "false", class_names),
+                "found_per_mm2": rates(images, "found", class_names),
+                "annotated": sum(image["annotated"] for image in images),
+                "images": len(images),
+            }
+            for name, images in counted.items()
+        },
+    }
+
+
+def rates(images: list[dict[str, Any]], key: str, class_names: tuple[str, ...]) -> dict[str, float]:
+    """Return counts over area of each class, and of all."""
+    total: Counter[str] = sum((image[key] for image in images), Counter())
+    mm2 = sum(image["mm2"] for image in images)
+    per_class = {name: round(total[name] / mm2, 1) for name in class_names}
+    return per_class | {"(all)": round(sum(total.values()) / mm2, 1)}
+
+
+if __name__ == "__main__":
+    main()

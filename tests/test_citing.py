@@ -1,0 +1,91 @@
+"""A methods paragraph: what the run recorded, works in the order they are named, honest limits."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from run_dirs import RUN, cell_table, random_table, write_run
+
+import wsiseg
+from wsiseg.errors import ResultNotReadable
+from wsiseg.models import DEFAULT_MODEL, ModelCard
+
+
+def shipped_card() -> ModelCard:
+    return next(card for card in wsiseg.list_models() if card.name == DEFAULT_MODEL)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run with everything a paragraph tells."""
+    card = shipped_card()
+    return write_run(
+        tmp_path / "a.svs.wsiseg",
+        random_table(1234),
+        slide=RUN["slide"] | {"reader": "openslide", "mpp_source": "file"},
+        model={"name": card.name, "sha256": card.sha256, "card": card.to_json()},
+        options={"tissue": {"target_mpp": 8.0}, "decode": card.decode},
+        numerics={"device_kind": "cpu", "precision": "float32", "backend": "rows"},
+        regions=[
+            {"name": n, "class": None, "kind": "tma-core", "missing": m, "analysed_mm2": 1.0}
+            for n, m in (("A-1", False), ("A-2", True))
+        ],
+        tiles={"planned": 30, "run": 22, "unreadable": [{"row": 1, "col": 2, "reason": "bad"}]},
+    )
+
+
+def test_it_says_what_was_done_and_with_what(run: Path) -> None:
+    said = wsiseg.cite(run)
+    card = shipped_card()
+    for words in (
+        *(f"wsiseg {RUN['wsiseg_version']} [1]", f"model {card.name}", card.sha256),
+        *("0.5 µm per pixel, as stored in the file", "resampled to 0.25 µm per pixel"),
+        *("at 8 µm per pixel", "within 2 regions of interest measured 2.5 mm²"),
+        *("1 tile could not be read", "1 core of the microarray was marked as missing"),
+        *("1,234 nuclei", "CPU, float32, backend rows", "nucleus_threshold 0.5"),
+    ):
+        assert words in said.methods
+    for words in (
+        *("was not corrected", "held back from training", "PQ 0.55", "expect worse on other"),
+        *("Epithelial does not mean tumour", "some tiles are out of focus"),
+        "For research use only; not for use in diagnostic procedures.",
+    ):
+        assert words in said.limits
+    assert "CC-BY-NC-SA-4.0" in said.licence
+    assert "`" not in said.text
+    assert ".." not in said.text.replace("…", "")
+
+
+def test_works_are_numbered_in_the_order_they_are_named(run: Path) -> None:
+    said = wsiseg.cite(run)
+    named = [int(n) for n in re.findall(r"\[(\d+)\]", f"{said.methods} {said.limits}")]
+    assert list(dict.fromkeys(named)) == list(range(1, len(said.references) + 1))
+    for doi in ("10.1016/j.media.2019.101563", "10.1109/TMI.2017.2677499"):
+        assert any(f"doi:{doi}" in work for work in said.references)
+        assert f"doi = {{{doi}}}" in said.bibtex
+
+
+def test_bibtex_is_balanced_with_a_key_each(run: Path) -> None:
+    said = wsiseg.cite(wsiseg.open_result(run))
+    entries = re.findall(r"^@(\w+)\{(\w+),$", said.bibtex, re.MULTILINE)
+    assert len(entries) == len(said.references) == len({key for _, key in entries})
+    assert said.bibtex.count("{") == said.bibtex.count("}")
+    assert said.bibtex.count("\n}\n") == len(entries)
+
+
+def test_a_run_of_another_model_cites_nothing_it_did_not_use(tmp_path: Path) -> None:
+    run = write_run(
+        tmp_path / "a.wsiseg", cell_table([], [], []), options={"tissue": "none"}, classes=[]
+    )
+    said = wsiseg.cite(run)
+    assert len(said.references) == 2
+    assert "The whole slide measured 2.5 mm²" in said.methods
+    assert "licence of the model test-model is not recorded" in said.licence
+    assert "None" not in said.text
+
+
+def test_what_is_no_finished_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ResultNotReadable):
+        wsiseg.cite(tmp_path / "nothing.wsiseg")

@@ -1,0 +1,309 @@
+"""`wsiseg query`: what it prints and writes, what it refuses, and what it says of older runs."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import Result as Said
+from run_dirs import CLASSES, random_table, write_run
+from typer.testing import CliRunner
+
+import wsiseg
+from wsiseg.cli import app
+from wsiseg.errors import OutputNotWritable, UsageError
+from wsiseg.table_files import write_table
+
+HOSTILE = "O'Brien \"; DROP TABLE cells; --$(touch x)\n\x1b[31m"
+
+
+def run(*arguments: object, given: str | None = None) -> Said:
+    return CliRunner().invoke(app, [str(each) for each in arguments], input=given)
+
+
+def digest(folder: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+def named(name: str) -> dict[str, Any]:
+    return {
+        "slide": {
+            "name": name,
+            "width_px": 4000,
+            "height_px": 3000,
+            "mpp": 0.5,
+            "bounds": [0, 0, 4000, 3000],
+        }
+    }
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs; one is of a slide and a model with odd names."""
+    folder = tmp_path_factory.mktemp("asked")
+    write_run(folder / "a.svs.wsiseg", random_table(300, 1))
+    odd = HOSTILE.replace("\n", "").replace("\x1b", "")
+    model = {"name": HOSTILE, "sha256": "0" * 64, "card": {}}
+    write_run(folder / f"{odd}.svs.wsiseg", random_table(50, 2), **named(HOSTILE), model=model)
+    return folder
+
+
+COUNT = "SELECT file_name, n_cells FROM slides ORDER BY n_cells DESC"
+
+
+def test_a_table_is_aligned_and_cannot_move_the_cursor(out: Path) -> None:
+    said = run("query", out, COUNT, "--model", "all")
+    assert said.exit_code == 0
+    lines = said.stdout.splitlines()
+    assert lines[0].split() == ["file_name", "n_cells"]
+    assert lines[1].split() == ["a.svs", "300"]
+    assert len({len(line) for line in lines}) == 1
+    assert all(line.isprintable() for line in lines)
+    assert "O'Brien" in lines[2]
+
+
+def test_long_answers_say_how_many_rows_more(out: Path) -> None:
+    sql = "SELECT cell_id FROM cells ORDER BY ALL"
+    said = run("query", out, sql, "--model", "all").stdout.splitlines()
+    assert len(said) == 1 + 40 + 1
+    assert said[-1].startswith("… and 310 more rows")
+    every = run("query", out, sql, "--model", "all", "--rows", 0).stdout.splitlines()
+    assert len(every) == 351
+    none = run("query", out, sql + " LIMIT 0", "--model", "all").stdout
+    assert none == "(no rows; columns: cell_id)\n"
+
+
+def test_csv_and_json_can_be_piped(out: Path) -> None:
+    sql = "SELECT slide, file_name, [1, NULL] AS list, 'NaN'::FLOAT AS nothing, sum(n_cells) AS n"
+    sql += " FROM slides GROUP BY ALL ORDER BY n DESC"
+    given = run("query", out, sql, "--model", "all", "--format", "json")
+    rows = json.loads(given.stdout)
+    assert [row["n"] for row in rows] == [300, 50]
+    assert rows[1]["file_name"] == HOSTILE
+    assert rows[0]["nothing"] is None
+    assert rows[0]["list"] == [1, None]
+    text = run("query", out, sql, "--model", "all", "--to", "-", "--format", "csv").stdout
+    lines = list(csv.DictReader(io.StringIO(text)))
+    assert [int(line["n"]) for line in lines] == [300, 50]
+    assert lines[1]["file_name"].splitlines() == HOSTILE.splitlines()
+    assert json.loads(lines[0]["list"]) == [1, None]
+
+
+def test_files_are_written_by_their_end_and_replaced(out: Path, tmp_path: Path) -> None:
+    sql = "SELECT cell_id, area_um2, geometry FROM cells WHERE slide = 'a.svs' ORDER BY cell_id"
+    target = tmp_path / "a.parquet"
+    target.write_text("older")
+    said = run("query", out, sql, "--model", "all", "--to", target)
+    assert (said.exit_code, said.stdout) == (0, "")
+    table = pq.read_table(target)
+    own = wsiseg.open_result(out / "a.svs.wsiseg").cells(columns=table.column_names)
+    assert table.to_pylist() == own.to_pylist()
+    assert [file.name for file in tmp_path.iterdir()] == ["a.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("to", "words"),
+    [("a.txt", "its end says nothing"), ("a.wsiseg/cells.parquet", "would lie in the run")],
+)
+def test_what_cannot_be_written_is_refused(to: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "a.wsiseg").mkdir()
+    with pytest.raises(UsageError, match=words):
+        write_table(pa.table({"a": [1]}), tmp_path / to)
+    with pytest.raises(OutputNotWritable, match="choose a file"):
+        write_table(pa.table({"a": [1]}), tmp_path / "none" / "a.csv")
+    assert not list((tmp_path / "a.wsiseg").iterdir())
+
+
+REFUSED = [
+    "COPY cells TO 'x.csv'",
+    "COPY (SELECT 1) TO 'x.csv'",
+    "ATTACH 'x.db'",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "CREATE TABLE z (a INT)",
+    "CREATE TABLE z AS SELECT * FROM cells",
+    "DROP VIEW cells",
+    "DELETE FROM slides",
+    "UPDATE slides SET n_cells = 0",
+    "INSERT INTO slides SELECT * FROM slides",
+    "WITH z AS (INSERT INTO slides SELECT * FROM slides RETURNING *) SELECT * FROM z",
+    "WITH z AS (DELETE FROM slides RETURNING *) SELECT * FROM z",
+    "SET enable_external_access = true",
+    "RESET allowed_paths",
+    "PRAGMA database_list",
+    "PRAGMA enable_profiling",
+    "CALL enable_logging()",
+    "EXPLAIN ANALYZE SELECT 1",
+    "SELECT 1; SELECT 2",
+    "SELECT 1; DROP VIEW cells",
+    "EXPORT DATABASE 'x'",
+    "SELECT * FROM read_csv('/etc/passwd')",
+    "SELECT * FROM read_text('/etc/passwd')",
+    "SELECT * FROM read_blob('/etc/passwd')",
+    "SELECT * FROM read_json('/etc/passwd')",
+    "SELECT * FROM sniff_csv('/etc/passwd')",
+    "SELECT * FROM glob('/etc/*')",
+    "SELECT * FROM '/etc/passwd'",
+    "SELECT * FROM 'other.csv'",
+    'SELECT * FROM "other.parquet"',
+    "SELECT * FROM read_parquet('other.parquet')",
+    "SELECT * FROM parquet_metadata('other.parquet')",
+    "SELECT * FROM read_parquet('https://example.org/a.parquet')",
+    "SELECT * FROM read_duckdb('x.db')",
+    "SELECT * FROM query('SELECT 1')",
+    "SELECT * FROM query_table(['run_files'])",
+    "SELECT * FROM enable_logging(level = 'debug')",
+    "SELECT * FROM enable_profiling(save_location = 'x.json')",
+    "SELECT * FROM duckdb_settings()",
+    "SELECT * FROM duckdb_secrets()",
+    "SELECT * FROM run_files",
+    "SELECT * FROM information_schema.tables",
+    "SELECT (SELECT content FROM read_text('/etc/passwd')) FROM slides",
+    "SELECT n_cells FROM slides WHERE n_cells IN (SELECT size FROM read_text('/etc/passwd'))",
+    "WITH z AS (SELECT * FROM read_text('/etc/passwd')) SELECT * FROM z",
+    'WITH "other.csv" AS (SELECT 1) SELECT * FROM (SELECT * FROM "other.csv"), \'other.parquet\'',
+    "SELECT getenv('HOME')",
+    "SELECT list_transform([1], x -> getenv('HOME'))",
+    "SELECT current_setting('allowed_paths')",
+    "SELECT write_log('x')",
+    "SELECT sleep_ms(1)",
+    "SELECT pragma_version()",
+    "",
+    ";",
+    "not SQL at all",
+]
+
+
+@pytest.fixture
+def alone(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder a command runs in, with files that a query may not see."""
+    (tmp_path / "other.csv").write_text("secret\n42\n")
+    pq.write_table(pa.table({"secret": [42]}), tmp_path / "other.parquet")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("sql", REFUSED)
+def test_the_command_refuses_all_but_one_reading_select(out: Path, alone: Path, sql: str) -> None:
+    before, there = digest(out), digest(alone)
+    said = run("query", out / "a.svs.wsiseg", sql)
+    assert said.exit_code == 2
+    assert said.stdout == ""
+    assert said.stderr.startswith("error: ")
+    assert "root:" not in said.stderr
+    assert "42" not in said.stderr
+    assert (digest(out), digest(alone)) == (before, there)
+
+
+@pytest.mark.parametrize(
+    ("sql", "n"),
+    [
+        ("FROM slides", 1),
+        ("VALUES (1), (2)", 2),
+        ("WITH z AS (SELECT * FROM cells) SELECT count(*) FROM z", 1),
+        ("SELECT * FROM range(3) UNION ALL SELECT 9", 4),
+        ("SELECT unnest(class_names) FROM slides", 3),
+        ("SUMMARIZE slides", 17),
+        ("SELECT '; DROP TABLE cells' AS text, 'it''s' AS other -- COPY", 1),
+        ("WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 5) FROM t", 5),
+    ],
+)
+def test_what_reads_is_answered(out: Path, sql: str, n: int) -> None:
+    assert wsiseg.query(out / "a.svs.wsiseg", sql).num_rows == n
+
+
+def test_the_question_may_come_from_standard_input(out: Path) -> None:
+    said = run("query", out / "a.svs.wsiseg", "-", "--format", "json", given="SELECT 1 AS one")
+    assert json.loads(said.stdout) == [{"one": 1}]
+
+
+def test_a_forgotten_question_is_told(out: Path) -> None:
+    for arguments in (["query", out], ["query", out / "a.svs.wsiseg", out / "a.svs.wsiseg"]):
+        said = run(*arguments)
+        assert said.exit_code == 2
+        assert "one SELECT in quotes" in said.stderr
+
+
+def test_tables_are_described_with_a_meaning_each(out: Path) -> None:
+    said = run("query", out / "a.svs.wsiseg", "--tables")
+    assert said.exit_code == 0
+    assert "centroid, µm from the slide's left edge" in said.stdout
+    rows = json.loads(run("query", out / "a.svs.wsiseg", "--tables", "--format", "json").stdout)
+    assert {row["table"] for row in rows} == {"slides", "cells", "features", "tiles", "regions"}
+    assert [row for row in rows if not row["meaning"]] == []
+
+
+def test_a_read_only_folder_can_be_asked(out: Path, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "out" / "a.svs.wsiseg", random_table(20)).parent
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = digest(folder)
+    assert run("query", folder, "SELECT count(*) FROM cells").stdout.split()[-1] == "20"
+    assert run("stats", folder).exit_code == 0
+    assert digest(folder) == before
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755)
+
+
+def test_runs_that_cannot_be_read_are_listed(tmp_path: Path) -> None:
+    write_run(tmp_path / "a.svs.wsiseg", random_table(20))
+    write_run(tmp_path / "new.svs.wsiseg", random_table(20), format_version=99)
+    write_run(tmp_path / "short.svs.wsiseg", random_table(20), n_cells=21)
+    (write_run(tmp_path / "gone.svs.wsiseg", random_table(9)) / "cells.parquet").unlink()
+    failed = {"status": "failed", "error": {"type": "X", "message": "no light"}}
+    write_run(tmp_path / "dark.svs.wsiseg", random_table(20), **failed)
+    for command in (
+        ["query", tmp_path, "SELECT sum(n_cells) AS n FROM slides"],
+        ["stats", tmp_path],
+    ):
+        said = run(*command, "--format", "json")
+        assert said.exit_code == 3
+        assert json.loads(said.stdout)[-1]["n"] == 20
+        told = [line for line in said.stderr.splitlines() if line.startswith("not counted: ")]
+        assert len(told) == 4
+        for words in ("newer wsiseg (format 99)", "21 cells", "no cells.parquet", "no light"):
+            assert [line for line in told if words in line], words
+
+
+def test_older_runs_are_null_where_a_column_is_missing_and_it_is_said(tmp_path: Path) -> None:
+    write_run(tmp_path / "new.svs.wsiseg", random_table(20))
+    older = write_run(tmp_path / "old.svs.wsiseg", random_table(30))
+    table = pq.read_table(older / "cells.parquet")
+    pq.write_table(table.drop_columns(["area_um2"]), older / "cells.parquet")
+    sql = "SELECT count(*) AS n, count(area_um2) AS m FROM cells"
+    said = run("query", tmp_path, sql, "--format", "json")
+    assert json.loads(said.stdout) == [{"n": 50, "m": 20}]
+    assert said.exit_code == 0
+    assert "1 of 2 runs have no cells.area_um2: it is null there" in said.stderr
+    assert run("query", tmp_path, "SELECT count(*) AS n FROM cells").stderr == ""
+    wrong = run("query", tmp_path, "SELECT prob_None FROM cells")
+    assert wrong.exit_code == 2
+    assert "prob_None" in wrong.stderr
+
+
+def test_features_are_a_table_where_runs_have_them(tmp_path: Path) -> None:
+    with_them = write_run(tmp_path / "new.svs.wsiseg", random_table(20))
+    write_run(tmp_path / "old.svs.wsiseg", random_table(30))
+    features = {"cell_id": np.arange(1, 21, dtype=np.uint32), "nearest_cell_um": np.arange(20.0)}
+    pq.write_table(pa.table(features), with_them / "features.parquet")
+    sql = "SELECT avg(nearest_cell_um) AS mean FROM features JOIN cells USING (slide, cell_id)"
+    said = run("query", tmp_path, sql, "--format", "json")
+    assert json.loads(said.stdout) == [{"mean": 9.5}]
+    assert "1 of 2 runs have no features.parquet" in said.stderr
+
+
+def test_class_names_are_those_of_the_run(out: Path) -> None:
+    found = wsiseg.query(out / "a.svs.wsiseg", "SELECT class_names FROM slides").to_pylist()
+    assert found == [{"class_names": list(CLASSES)}]

@@ -1,0 +1,218 @@
+"""The commands `query` and `stats`: answers from finished runs."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import wsiseg
+from wsiseg._cli_answers import (
+    comparison_rows,
+    count_rows,
+    mixing_rows,
+    square_rows,
+)
+from wsiseg._cli_exit import DONE, SOME_FAILED, errors_to_exit_codes
+from wsiseg._cli_options import RoiOriginName, RoiOriginOption, RunsArgument
+from wsiseg.errors import UsageError, WsisegError
+from wsiseg.terminal import print_answer
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class AnswerFormat(enum.StrEnum):
+    """How an answer is given."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+AnswerFormatOption = Annotated[
+    AnswerFormat | None,
+    typer.Option("--format", help="Else by the end of --to; without --to a table to look at."),
+]
+ToOption = Annotated[Path | None, typer.Option("--to", help="Write to this file; -: print.")]
+RunModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help="Only runs of this model (name or sha256); all: told apart."),
+]
+VersionOption = Annotated[
+    str | None, typer.Option("--classes", help="A version of the classes, by wsiseg classify.")
+]
+RowsOption = Annotated[
+    int, typer.Option("--rows", min=0, help="Most rows of the table to look at; 0: all.")
+]
+
+
+def query(
+    asked: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUNS... SELECT",
+            help='Runs, folders of runs, or globs; at last one SELECT in quotes ("-": read it '
+            "from standard input).",
+        ),
+    ],
+    tables: Annotated[
+        bool, typer.Option("--tables", help="Describe all tables and columns; no SELECT.")
+    ] = False,
+    model: RunModelOption = None,
+    classes: VersionOption = None,
+    format: AnswerFormatOption = None,  # noqa: A002
+    to: ToOption = None,
+    rows: RowsOption = 40,
+) -> None:
+    """Ask SQL of all runs: tables slides, cells, features, tiles and regions."""
+    with errors_to_exit_codes():
+        runs, sql = (asked, None) if tables else _runs_and_sql(asked)
+        with wsiseg.open_query(runs, model, classes) as opened:
+            if sql is None:
+                answer, notes = _described(opened.columns()), []
+                rows = 0
+            else:
+                notes = opened.notes(sql)
+                answer = opened.run(sql)
+            unread = opened.unread
+        give_answer(answer, format, to, rows)
+    leave(notes, unread)
+
+
+def _runs_and_sql(asked: Sequence[str]) -> tuple[list[str], str]:
+    """Return where to look, and what is asked: the last argument."""
+    *runs, sql = asked
+    # Path.exists() raises an error for a name that is too long, as a query mostly is.
+    if not runs or (sql != "-" and os.path.exists(sql)):  # noqa: PTH110
+        example = 'wsiseg query results/ "SELECT slide, n_cells FROM slides"'
+        raise UsageError(
+            f"{asked[-1]!r} is no question; runs, and after them one SELECT in quotes are needed: "
+            f"{example} (--tables says what there is to ask)"
+        )
+    return runs, typer.get_text_stream("stdin").read() if sql == "-" else sql
+
+
+def _described(columns: Sequence[Any]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.Table.from_pylist(
+        [
+            {"table": c.table, "column": c.name, "meaning": c.meaning, "type": c.kind}
+            for c in columns
+        ]
+    )
+
+
+def give_answer(
+    answer: pa.Table,
+    answer_format: AnswerFormat | None,
+    to: Path | None,
+    rows: int,
+    shown: Sequence[dict[str, Any]] | None = None,
+) -> None:
+    """Print an answer or write it; `shown` are its rows made for the eye, if it has such."""
+    is_table = answer_format is AnswerFormat.table or (answer_format is None and to is None)
+    if not is_table:
+        chosen = None if answer_format is None else answer_format.value
+        wsiseg.write_table(answer, Path("-") if to is None else to, chosen)
+    elif to is not None and str(to) != "-":
+        raise UsageError("a table to look at is not for a file; --format csv, json or parquet")
+    else:
+        print_answer(answer, rows, shown)
+
+
+def leave(notes: Sequence[str], unread: Sequence[WsisegError]) -> None:
+    """Say what to mind, and which runs are no part of the answer; end with the right code."""
+    for note in notes:
+        typer.secho(f"note: {note}", fg="yellow", err=True)
+    for reason in unread:
+        typer.secho(f"not counted: {reason}", fg="red", err=True)
+    raise typer.Exit(SOME_FAILED if unread else DONE)
+
+
+def stats(
+    runs: RunsArgument,
+    by: Annotated[
+        str,
+        typer.Option(help="slide, region, or columns of --metadata, separated by commas."),
+    ] = "slide",
+    metadata: Annotated[
+        Path | None, typer.Option(help="CSV with a column slide: what is known of each slide.")
+    ] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(help="Column of what is independent; else patient, if there is one."),
+    ] = None,
+    compare: Annotated[
+        str | None, typer.Option(help="Compare the groups that this column names.")
+    ] = None,
+    within: Annotated[
+        Path | None, typer.Option(help="Count in these regions: GeoJSON from QuPath, one run.")
+    ] = None,
+    roi_origin: RoiOriginOption = RoiOriginName.auto,
+    densest: Annotated[
+        float | None, typer.Option(help="Find the square of so many mm² with the most nuclei.")
+    ] = None,
+    mixing: Annotated[
+        bool, typer.Option("--mixing", help="Say which classes are nearest neighbours.")
+    ] = False,
+    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
+    model: RunModelOption = None,
+    classes: VersionOption = None,
+    format: AnswerFormatOption = None,  # noqa: A002
+    to: ToOption = None,
+    rows: RowsOption = 0,
+) -> None:
+    """Count nuclei per slide, region or group and class, zeros included."""
+    with errors_to_exit_codes():
+        _refuse_two(
+            {"--compare": compare, "--within": within, "--densest": densest, "--mixing": mixing}
+        )
+        which: dict[str, Any] = {"model": model, "classes": classes}
+        show = count_rows
+        if compare is not None:
+            if metadata is None:
+                raise UsageError("--compare needs --metadata: a CSV that names each slide's group")
+            answer = wsiseg.compare_groups(
+                runs, compare, metadata, unit=unit, confidence=confidence, **which
+            )
+            show = comparison_rows
+        elif within is not None:
+            answer = _within(runs, within, roi_origin, which)
+        elif densest is not None:
+            answer = wsiseg.ask_each(runs, partial(wsiseg.densest_squares, mm2=densest), **which)
+            show = square_rows
+        elif mixing:
+            answer = wsiseg.ask_each(runs, wsiseg.class_mixing, **which)
+            show = mixing_rows
+        else:
+            answer = wsiseg.cohort_stats(
+                runs, by=by, metadata=metadata, unit=unit, confidence=confidence, **which
+            )
+        give_answer(answer.table, format, to, rows, show(answer.table.to_pylist()))
+    leave(answer.notes, answer.unread)
+
+
+def _refuse_two(given: Mapping[str, Any]) -> None:
+    named = [name for name, value in given.items() if value not in (None, False)]
+    if len(named) > 1:
+        raise UsageError(f"{' and '.join(named)} are different questions; ask one at a time")
+
+
+def _within(
+    runs: Sequence[Path], regions: Path, origin: RoiOriginName, which: Mapping[str, Any]
+) -> wsiseg.Answer:
+    found = wsiseg.find_results(runs)
+    if len(found) != 1:
+        raise UsageError(
+            f"--within is about the regions of one slide, but there are {len(found)} runs"
+        )
+    ask = partial(wsiseg.stats_within, regions=regions, roi_origin=origin.value)
+    return wsiseg.ask_each(runs, ask, **which)

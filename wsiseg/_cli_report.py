@@ -1,0 +1,42 @@
+"""The commands that write for people: `report` and `cite`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import wsiseg
+from wsiseg._cli_exit import DONE, SOME_FAILED, errors_to_exit_codes
+from wsiseg._cli_options import Quiet, RunsArgument
+from wsiseg.signals import work_begins
+from wsiseg.terminal import show_progress
+
+
+def report(
+    runs: RunsArgument,
+    to: Annotated[
+        Path | None, typer.Option(help="Folder for the pages; else they go into the runs.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write an HTML page for each slide, and one for all of them."""
+    with errors_to_exit_codes(), show_progress(quiet) as progress:
+        write_report = wsiseg.write_report
+        work_begins()
+        written = write_report(runs, to, progress)
+    typer.echo(written.pages[0])
+    for reason in written.unread:
+        typer.secho(f"no page: {reason}", fg="red", err=True)
+    raise typer.Exit(SOME_FAILED if written.unread else DONE)
+
+
+def cite(
+    run: Annotated[Path, typer.Argument(help="A run (*.wsiseg).")],
+    bibtex: Annotated[bool, typer.Option("--bibtex", help="The references for BibTeX.")] = False,
+) -> None:
+    """Print a methods paragraph for a paper, with limits, licence and references."""
+    with errors_to_exit_codes():
+        found = wsiseg.cite(run)
+    typer.echo(found.bibtex if bibtex else found.text, nl=False)
