@@ -1,8 +1,9 @@
 """A class known by 20 clicks per class: how often it is right on other images.
 
-Runs the shipped model on annotated images as slides, clicks on annotated nuclei (points at their
-centroids, as QuPath writes them), calls `wsiseg.classify`, and asks the new classes of the nuclei
-in *other* images that match an annotated one (IoU above 0.5).  Every call is the public one.
+Runs the shipped model on annotated images as slides, clicks on annotated nuclei that a nucleus
+of the run matches (points at their centroids, as QuPath writes them), calls `wsiseg.classify`,
+and asks the new classes of the nuclei in *other* images that match an annotated one (IoU above
+0.5).  Every call is the public one.
 
   consep   five images of CoNSeP that the shipped model was not trained on (its card's
            `held_back`): inflammatory, epithelial, spindle.  The model knows these classes from
@@ -112,8 +113,11 @@ def click(
     folder.mkdir(parents=True)
     features: dict[str, list[Any]] = {image.name: [] for image in images}
     for kind, class_name in task.classes.items():
+        # Who clicks sees the outlines, and takes nuclei that were found as what they are.
         where = [
-            (i, k) for i, image in enumerate(images) for k in np.flatnonzero(image.label == kind)
+            (i, k)
+            for i, image in enumerate(images)
+            for k in np.flatnonzero((image.label == kind) & (image.matched_cell > 0))
         ]
         chosen = [where[j] for j in rng.choice(len(where), n, replace=False)]
         for i, image in enumerate(images):
@@ -173,7 +177,7 @@ def splits(
         rest = [other for other in images if other is not image]
         if way == "others":
             yield rest, [image]
-        elif all((image.label == kind).sum() >= n for kind in task.classes):
+        elif all((truth(image) == kind).sum() >= n for kind in task.classes):
             yield [image], rest
 
 
