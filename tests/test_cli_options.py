@@ -187,7 +187,7 @@ def test_each_option_of_review_reaches_its_own_field(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(wsiseg, "make_review", stop)
     monkeypatch.setattr(wsiseg, "read_review", stop)
     sample = ["-n", "7", "--side-um", "80", "--seed", "5", "--share-uncertain", "0.5"]
-    sample += ["--classes", "c"]
+    sample += ["--classes-from", "c"]
     rest = ["--name", "b", "--to", "t", "--overwrite"]
     make = ["make", "a.wsiseg", "-o", "s.geojson", *sample]
     read = ["read", "a.wsiseg", "e.geojson", "--picture", "p.png", "--slide", "s.svs"]

@@ -246,7 +246,7 @@ def test_each_option_of_the_command_reaches_its_choice(
     said.clear()
     CliRunner().invoke(app, ["export", *where])
     assert said[3] == {}
-    done = CliRunner().invoke(app, ["export", *where, "--class-version", "clicks"])
+    done = CliRunner().invoke(app, ["export", *where, "--classes-from", "clicks"])
     assert done.exit_code == 2
     assert "clicks" in done.stderr
     done = CliRunner().invoke(app, ["export", *where, "--bbox", "1,2,three,4"])
