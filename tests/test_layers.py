@@ -37,10 +37,12 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     (
         *("models/hovernet", "models/device", "predict", "first_look", "results"),
         *("stats", "examples", "status", "worker_needs", "pictures", "testing/"),
+        *("crop_files", "mixing", "densest", "within"),
+    ),
+    (
         *("plan", "assemble", "side_files", "manifest", "runners", "pipeline"),
-        *("exporting", "finished", "queries", "classification", "review"),
-        *("crop_files", "reports/", "mixing", "densest", "within", "run_choice"),
-        *("counting", "cohort", "comparison", "each_run"),
+        *("exporting", "finished", "queries", "classification", "review", "reports/"),
+        *("run_choice", "counting", "cohort", "comparison", "each_run"),
         *("training/", "evaluation/"),
     ),
     ("batches", "cluster/", "estimate"),
