@@ -10,6 +10,7 @@ import typer
 
 import wsiseg
 from wsiseg._cli_exit import errors_to_exit_codes
+from wsiseg._cli_options import ClassesFromOption
 from wsiseg.terminal import print_table, write_report
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ def make(
     share_uncertain: Annotated[
         float, typer.Option(help="Share of squares that are the least certain ones.")
     ] = 0.25,
-    classes: Annotated[
-        str | None, typer.Option(help="A version of the classes; else the model's own.")
-    ] = None,
+    classes_from: ClassesFromOption = None,
     name: Annotated[str, typer.Option(help="Of the review.")] = "review",
     to: _ToOption = None,
     overwrite: Annotated[
@@ -49,7 +48,7 @@ def make(
     with errors_to_exit_codes():
         options = wsiseg.ReviewOptions(n, side_um, seed, share_uncertain)
         sample = wsiseg.make_review(
-            run, out, options, classes=classes, name=name, to=to, overwrite=overwrite
+            run, out, options, classes=classes_from, name=name, to=to, overwrite=overwrite
         )
     n_random = sum(square.kind == "random" for square in sample.squares)
     cells = sum(len(square.cell_uuids) for square in sample.squares)
