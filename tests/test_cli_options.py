@@ -165,7 +165,8 @@ def test_review_owns_no_default() -> None:
     there = commands()["review"].commands
     options = {each.name: each.default for each in there["make"].params if each.name != "help"}
     named = inspect.signature(wsiseg.make_review).parameters
-    for name in ("classes", "name", "to", "overwrite"):
+    assert options.pop("classes_from") == named["classes"].default
+    for name in ("name", "to", "overwrite"):
         assert options.pop(name) == named[name].default
     assert options.keys() == REVIEW_OPTIONS.keys() | {"run", "out"}
     defaults = {f"options.{each.name}": each.default for each in fields(wsiseg.ReviewOptions)}

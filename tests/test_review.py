@@ -586,6 +586,24 @@ def test_the_file_of_another_run_is_refused(tmp_path: Path) -> None:
         read_review(run, out)
 
 
+def test_a_folder_or_glob_of_one_run_names_it(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run = reviewable_run(out / "deep" / "a.svs.wsiseg")
+    made = make_review(out, tmp_path / "s.geojson", ReviewOptions(n=5))
+    assert (run / "reviews" / "review" / "sample.json").is_file()
+    review = read_review(str(out / "*" / "a*.wsiseg"), tmp_path / "s.geojson")
+    assert review.sample.fingerprint == made.fingerprint
+    for name in "bcde":
+        reviewable_run(out / f"{name}.svs.wsiseg", reviewable_table([], []))
+    several = "leads to 5 runs .*b.svs.wsiseg, c.svs.wsiseg, d.svs.wsiseg and 2 more.*name one"
+    with pytest.raises(UsageError, match=several):
+        make_review(out, tmp_path / "t.geojson")
+    with pytest.raises(UsageError, match="leads to 5 runs"):
+        read_review(out, tmp_path / "s.geojson")
+    with pytest.raises(ResultNotReadable, match="no run"):
+        make_review(tmp_path / "nothing", tmp_path / "t.geojson")
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
