@@ -120,7 +120,8 @@ def _opened(paths: Sequence[Path]) -> tuple[list[Result], list[Problem]]:
 def _problem(path: Path, start: Path, error: ResultNotReadable) -> Problem:
     place = Path(os.path.relpath(path.absolute(), start.absolute())).as_posix()
     said = without_folders(str(error), path, path.parent, start)
-    return Problem(place.removesuffix(".wsiseg"), said.strip())
+    # The place stands beside it.
+    return Problem(place.removesuffix(".wsiseg"), said.removeprefix("…").strip())
 
 
 def _common_folder(runs: str | Path | Sequence[str | Path], paths: Sequence[Path]) -> Path:
