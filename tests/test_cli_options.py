@@ -165,7 +165,8 @@ def test_review_owns_no_default() -> None:
     there = commands()["review"].commands
     options = {each.name: each.default for each in there["make"].params if each.name != "help"}
     named = inspect.signature(wsiseg.make_review).parameters
-    for name in ("classes", "name", "to", "overwrite"):
+    assert options.pop("classes_from") == named["classes"].default
+    for name in ("name", "to", "overwrite"):
         assert options.pop(name) == named[name].default
     assert options.keys() == REVIEW_OPTIONS.keys() | {"run", "out"}
     defaults = {f"options.{each.name}": each.default for each in fields(wsiseg.ReviewOptions)}
@@ -187,7 +188,7 @@ def test_each_option_of_review_reaches_its_own_field(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(wsiseg, "make_review", stop)
     monkeypatch.setattr(wsiseg, "read_review", stop)
     sample = ["-n", "7", "--side-um", "80", "--seed", "5", "--share-uncertain", "0.5"]
-    sample += ["--classes", "c"]
+    sample += ["--classes-from", "c"]
     rest = ["--name", "b", "--to", "t", "--overwrite"]
     make = ["make", "a.wsiseg", "-o", "s.geojson", *sample]
     read = ["read", "a.wsiseg", "e.geojson", "--picture", "p.png", "--slide", "s.svs"]

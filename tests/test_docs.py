@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.csv
 import pytest
 import shapely
@@ -22,6 +23,7 @@ import wsiseg
 from wsiseg.cli import app
 from wsiseg.listing import SLIDE_SUFFIXES
 from wsiseg.models import DEFAULT_MODEL
+from wsiseg.testing.reviewed import as_qupath_writes, plant_edits
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -164,6 +166,27 @@ def test_example_cells_in_region(demo: Path, result: wsiseg.Result, tmp_path: Pa
     assert {row.split()[0]: int(row.split()[1]) for row in rows} == {
         name: found.count(name) for name in result.class_names
     }
+
+
+@pytest.mark.real
+def test_a_review_of_the_demo_comes_back(result: wsiseg.Result, tmp_path: Path) -> None:
+    sample = wsiseg.make_review(result, tmp_path / "s.geojson", to=tmp_path / "review")
+    assert sum(len(square.cell_uuids) for square in sample.squares) > 200
+    document = json.loads((tmp_path / "s.geojson").read_text(encoding="utf-8"))
+    outlines = [shapely.geometry.shape(each["geometry"]) for each in document["features"]]
+    # One invalid outline would abort QuPath's import.
+    assert shapely.is_valid(outlines).all()
+    rng = np.random.default_rng(0)
+    edited, planted = plant_edits(document, result.class_names, rng, n_added=20)
+    text = json.dumps(as_qupath_writes(edited, rng))
+    (tmp_path / "e.geojson").write_text(text, encoding="utf-8")
+    review = wsiseg.read_review(result, tmp_path / "e.geojson", to=tmp_path / "review")
+    found = review.changes.to_pylist()
+    assert {r["uuid"] for r in found if r["change"] == "deleted"} == planted.deleted
+    relabelled = {r["uuid"] for r in found if "relabelled" in r["change"]}
+    assert relabelled == planted.relabelled.keys()
+    assert {r["uuid"] for r in found if "redrawn" in r["change"]} == planted.redrawn.keys()
+    assert sum(r["change"] == "added" for r in found) == len(planted.added)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)

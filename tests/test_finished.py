@@ -109,3 +109,21 @@ def test_slides_of_several_files_have_no_stamp(tmp_path: Path) -> None:
         assert stamp_of(tmp_path / name) is None
     assert stamp_of(tmp_path) is None
     assert stamp_of(tmp_path / "none.svs") is None
+
+
+@pytest.mark.parametrize("made", ["reviews/first/sample.json", "classes/mine.json"])
+def test_overwrite_does_not_delete_what_people_made(made: str, slide: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = wsiseg.segment(slide, out, model=MODEL, scale=0.5, formats=())
+    work = first.path / made
+    work.parent.mkdir(parents=True)
+    work.write_text("{}")
+    name = "reviews/first" if "reviews" in made else "classes/mine.json"
+    with pytest.raises(OutputExists, match=f"would delete what people made .*{name}; move it"):
+        wsiseg.segment(slide, out, model=MODEL, scale=0.5, formats=(), overwrite=True)
+    assert work.is_file()
+    assert wsiseg.segment(slide, out, model=MODEL, scale=0.5, formats=()).run == first.run
+    work.unlink()
+    work.parent.rmdir()
+    wsiseg.segment(slide, out, model=MODEL, scale=0.5, formats=(), overwrite=True)
+    assert not work.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ import typer
 
 import wsiseg
 from wsiseg._cli_exit import errors_to_exit_codes
+from wsiseg._cli_options import ClassesFromOption
 from wsiseg.terminal import print_table, write_report
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ review = typer.Typer(help="Have a person review a sample of a run in QuPath.", n
 
 _FEW_CELLS = 200
 """Below that a sample says little."""
-_RunArgument = Annotated[Path, typer.Argument(help="A run (*.wsiseg).")]
+_RunArgument = Annotated[Path, typer.Argument(help="A run, or a folder or glob that leads to one.")]
 _ToOption = Annotated[
     Path | None, typer.Option("--to", help="Folder for the review's files; else in the run.")
 ]
@@ -36,9 +38,7 @@ def make(
     share_uncertain: Annotated[
         float, typer.Option(help="Share of squares that are the least certain ones.")
     ] = 0.25,
-    classes: Annotated[
-        str | None, typer.Option(help="A version of the classes; else the model's own.")
-    ] = None,
+    classes_from: ClassesFromOption = None,
     name: Annotated[str, typer.Option(help="Of the review.")] = "review",
     to: _ToOption = None,
     overwrite: Annotated[
@@ -49,7 +49,7 @@ def make(
     with errors_to_exit_codes():
         options = wsiseg.ReviewOptions(n, side_um, seed, share_uncertain)
         sample = wsiseg.make_review(
-            run, out, options, classes=classes, name=name, to=to, overwrite=overwrite
+            run, out, options, classes=classes_from, name=name, to=to, overwrite=overwrite
         )
     n_random = sum(square.kind == "random" for square in sample.squares)
     cells = sum(len(square.cell_uuids) for square in sample.squares)
@@ -61,7 +61,8 @@ def make(
         few = "few nuclei give wide intervals: draw more squares (-n), or larger ones (--side-um)"
         typer.secho(f"note: {few}", fg="yellow", err=True)
     typer.echo("Drag it onto the slide in QuPath, edit the nuclei, export all objects, then:")
-    typer.echo(f"wsiseg review read {run} EDITED.geojson" + ("" if to is None else f" --to {to}"))
+    elsewhere = [] if to is None else ["--to", str(to)]
+    typer.echo(shlex.join(["wsiseg", "review", "read", str(run), "EDITED.geojson", *elsewhere]))
 
 
 @review.command()

@@ -18,6 +18,8 @@ from wsiseg.evaluation.polygons import match_polygons
 
 SAME_OUTLINE_PX = 0.05
 """Outlines nowhere farther apart are the same: QuPath keeps 0.01 px, in single precision."""
+_SAME_NUCLEUS_IOU = 0.25
+"""An object without a known identity that covers more of a missing nucleus is that nucleus."""
 _NUCLEUS_SHARE = 0.5
 """Objects larger than this share of a square are no nuclei."""
 
@@ -220,10 +222,12 @@ def _pair_equal_outlines(pairing: _Pairing) -> None:
 
 
 def _pair_overlapping(pairing: _Pairing) -> None:
-    """Find objects without a known identity that cover most of a missing nucleus."""
+    """Find objects without a known identity that cover much of a missing nucleus."""
     missing, unknown = pairing.missing(), pairing.unknown
     matches = match_polygons(
-        _array([cell.geometry for cell in missing]), _array([one.geometry for one in unknown])
+        _array([cell.geometry for cell in missing]),
+        _array([one.geometry for one in unknown]),
+        _SAME_NUCLEUS_IOU,
     )
     for i, j in zip(matches.reference_index, matches.predicted_index, strict=True):
         pairing.by_uuid[missing[i].uuid] = unknown[j], "geometry"

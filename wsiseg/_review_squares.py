@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,24 +79,9 @@ def draw_sample(result: Result, name: str, options: ReviewOptions) -> ReviewSamp
     )
     drawn = systematic_sample(chance, rng)
     unsure = _least_certain(population, drawn, options.n_uncertain)
+    drawn_chance = dict(zip(drawn.tolist(), chance[drawn].tolist(), strict=True))
     positions = rng.permutation(np.concatenate((drawn, unsure)))
-    cells = cells_in_squares(result, grid, population.key[positions])
-    squares = []
-    for k, position in enumerate(positions, start=1):
-        is_random = bool(np.isin(position, drawn))
-        key = int(population.key[position])
-        rows = cells.filter(pa.array(cells["key"].to_numpy() == key))
-        squares.append(
-            ReviewSquare(
-                name=f"review {k:0{max(2, len(str(len(positions))))}d}",
-                kind="random" if is_random else "uncertain",
-                key=key,
-                inclusion_prob=float(chance[position]) if is_random else None,
-                analysed_share=round(float(population.share[position]), 4),
-                cell_uuids=tuple(rows["uuid"].to_pylist()),
-                cell_classes=tuple(rows["class_name"].to_pylist()),
-            )
-        )
+    squares = _named_squares(result, grid, population, positions.tolist(), drawn_chance)
     return ReviewSample(
         name=name,
         slide=result.name,
@@ -109,8 +95,37 @@ def draw_sample(result: Result, name: str, options: ReviewOptions) -> ReviewSamp
         analysed_mm2=result.analysed_mm2,
         n_cells=int(result.run["n_cells"]),
         n_of_class=sums.n_of_class,
-        squares=tuple(squares),
+        squares=squares,
     )
+
+
+def _named_squares(
+    result: Result,
+    grid: SquareGrid,
+    population: Population,
+    positions: Sequence[int],
+    chance: Mapping[int, float],
+) -> tuple[ReviewSquare, ...]:
+    """Return squares in the given order; those without a chance are the least certain ones."""
+    keys = population.key[np.array(positions, np.int64)]
+    cells = cells_in_squares(result, grid, keys)
+    key_of_cell = cells["key"].to_numpy()
+    digits = max(2, len(str(len(positions))))
+    squares = []
+    for k, (position, key) in enumerate(zip(positions, keys.tolist(), strict=True), start=1):
+        rows = cells.filter(pa.array(key_of_cell == key))
+        squares.append(
+            ReviewSquare(
+                name=f"review {k:0{digits}d}",
+                kind="random" if position in chance else "uncertain",
+                key=key,
+                inclusion_prob=chance.get(position),
+                analysed_share=round(float(population.share[position]), 4),
+                cell_uuids=tuple(rows["uuid"].to_pylist()),
+                cell_classes=tuple(rows["class_name"].to_pylist()),
+            )
+        )
+    return tuple(squares)
 
 
 def _grid(result: Result, options: ReviewOptions, rng: np.random.Generator) -> SquareGrid:

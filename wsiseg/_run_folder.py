@@ -41,6 +41,9 @@ from wsiseg.unfinished import (
     write_unfinished,
 )
 
+_WORK_OF_PEOPLE = ("reviews", "classes")
+"""Folders of a run that hold what people corrected, or clicked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -86,6 +89,21 @@ def is_finished_meanwhile(folder: RunDir, plan: RunPlan) -> bool:
     """Return whether another call has just finished the same run."""
     found = read_run_json(folder.run_json) or {}
     return found.get("status") == "done" and found.get("identity") == plan.identity
+
+
+def refuse_deleting_work(folder: RunDir) -> None:
+    """Raise OutputExists if a person's work, which nothing can make again, would be deleted."""
+    held = sorted(
+        f"{kind}/{path.name}"
+        for kind in _WORK_OF_PEOPLE
+        for path in (folder.path / kind).glob("*")
+        if path.is_dir() or path.suffix == ".json"
+    )
+    if held:
+        raise OutputExists(
+            f"--overwrite would delete what people made in {folder.path.name}: {', '.join(held)}; "
+            "move it to another folder first (it belongs to the run that is deleted with it)"
+        )
 
 
 def refuse_deleting_input(folder: RunDir, plan: RunPlan) -> None:

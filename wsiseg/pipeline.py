@@ -23,6 +23,7 @@ from wsiseg._run_folder import (
     is_finished_meanwhile,
     logged_to,
     refuse_deleting_input,
+    refuse_deleting_work,
 )
 from wsiseg.assemble import CellCounts, assemble_cells
 from wsiseg.errors import OutputExists, WarningsRefused
@@ -181,7 +182,8 @@ def refuse_as_a_run_would(plan: RunPlan, folder: RunDir, overwrite: bool, strict
     Raises
     ------
     OutputExists
-        If the directory holds another run, or something else.
+        If the directory holds another run, or something else; or `overwrite` would delete what
+        people made from the run.
     WarningsRefused
         If `strict` and there are warnings.
     UsageError
@@ -194,6 +196,7 @@ def refuse_as_a_run_would(plan: RunPlan, folder: RunDir, overwrite: bool, strict
         judged(open_result(folder.path), strict)
     if overwrite:
         refuse_deleting_input(folder, plan)
+        refuse_deleting_work(folder)
     return done
 
 

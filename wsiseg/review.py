@@ -58,7 +58,8 @@ from wsiseg._review_sheet import review_sheet
 from wsiseg._review_squares import cells_in_squares, draw_sample, slide_bounds, sum_cells
 from wsiseg.errors import ResultNotReadable, UsageError
 from wsiseg.regions import read_packed
-from wsiseg.results import Result, open_result
+from wsiseg.results import Result
+from wsiseg.run_choice import open_one_result
 from wsiseg.rundir import json_bytes, write_atomically
 
 __all__ = [
@@ -154,7 +155,8 @@ def make_review(
     Parameters
     ----------
     run
-        A finished run: a `*.wsiseg` directory, or a `Result`.
+        A finished run: a `*.wsiseg` directory, a folder or glob that leads to one run, or a
+        `Result`.
     out
         GeoJSON to write, packed if its name ends in ``.gz``: the squares as locked annotations,
         their nuclei as annotations that can be edited.
@@ -177,7 +179,7 @@ def make_review(
     Raises
     ------
     UsageError
-        If the name cannot be used, or nothing was analysed.
+        If the name cannot be used, nothing was analysed, or `run` leads to several runs.
     OutputExists
         If `out` or another review of that name exists.
     OutputNotWritable
@@ -188,7 +190,7 @@ def make_review(
         If the run is damaged or lacks something a review needs.
     """
     check_name(name)
-    result = run if isinstance(run, Result) else open_result(run)
+    result = run if isinstance(run, Result) else open_one_result(run)
     if classes is not None:
         result = result.with_classes(classes)
     folder = folder_of(result, name, to)
@@ -228,7 +230,7 @@ def read_review(
     Parameters
     ----------
     run
-        The run the sample was made from.
+        The run the sample was made from, as for `make_review`.
     edited
         GeoJSON that QuPath exported, plain, packed by gzip or zipped.
     name
@@ -252,7 +254,7 @@ def read_review(
     ------
     UsageError
         If the file is no GeoJSON, of another run, holds no square of the sample, or an outline
-        without an area.
+        without an area; or `run` leads to several runs.
     OutputExists
         If another edited file was read before.
     OutputNotWritable
@@ -262,7 +264,7 @@ def read_review(
     SlideNotReadable
         If the slide cannot be read.
     """
-    result = run if isinstance(run, Result) else open_result(run)
+    result = run if isinstance(run, Result) else open_one_result(run)
     path = Path(edited)
     content = read_packed(path, str(path))
     folder, sample, found = _review_of(result, content, str(path), name, to)

@@ -11,13 +11,15 @@ from typing import Any
 from wsiseg.cell_table import open_table
 from wsiseg.class_versions import read_class_version, version_names
 from wsiseg.errors import ResultNotReadable, UnknownName, UsageError, WsisegError
-from wsiseg.results import find_results, finished_record
+from wsiseg.results import Result, find_results, finished_record, open_result
 
 ALL_MODELS = "all"
 """Stands for the runs of every model, told apart by the column `model`."""
 
 RunsGiven = str | Path | Sequence[str | Path]
 """Runs, folders of runs, or globs."""
+
+_MOST_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +60,29 @@ class ChosenRuns:
     runs: tuple[AskedRun, ...]
     unread: tuple[WsisegError, ...]
     """Failed, unfinished, damaged, newer, or without that version of classes."""
+
+
+def open_one_result(given: str | Path) -> Result:
+    """Open the one run that a path or glob leads to.
+
+    Parameters
+    ----------
+    given
+        A run, a folder that holds one run (at any depth), or a glob.
+
+    Raises
+    ------
+    ResultNotReadable
+        If it leads to no run, or the run is unfinished, damaged or written by a newer version.
+    UsageError
+        If it leads to several runs.
+    """
+    paths = find_results(given)
+    if len(paths) > 1:
+        named = ", ".join(path.name for path in paths[:_MOST_NAMED])
+        more = f" and {len(paths) - _MOST_NAMED} more" if len(paths) > _MOST_NAMED else ""
+        raise UsageError(f"{given} leads to {len(paths)} runs ({named}{more}); name one of them")
+    return open_result(paths[0])
 
 
 def choose_runs(

@@ -67,8 +67,7 @@ def inclusion_probabilities(size: NDArray[np.float64], n: int) -> NDArray[np.flo
 def systematic_sample(chance: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
     """Draw a sample of fixed size with given chances.
 
-    Systematic sampling from a random order (Madow 1949, doi:10.1214/aoms/1177729988; Goodman and
-    Kish 1950, doi:10.1080/01621459.1950.10501130).
+    Systematic sampling (Madow 1949, doi:10.1214/aoms/1177729988) from a random order.
 
     Parameters
     ----------
@@ -102,7 +101,7 @@ def difference_total(
 
     The difference estimator: known total + Σ difference / chance, unbiased for every design
     whose chances are known.  Its variance is Hájek's approximation for fixed-size designs
-    (doi:10.1214/aoms/1177700375), the interval Student's with n - 1 degrees of freedom.  Few
+    (1964, doi:10.1214/aoms/1177700375), the interval Student's with n - 1 degrees of freedom.  Few
     differences in a sample say little of their spread, and if all are 0, nothing: no interval
     reaches less far than so many events of 1 that to see none would have a chance of 2.5 %.
 
@@ -146,10 +145,10 @@ def bootstrap(
     """Estimate statistics of weighted sums over units, with percentile intervals.
 
     Whole units are drawn again, with replacement, since what lies within one is not independent
-    (Davison and Hinkley 1997, doi:10.1017/CBO9780511802843, section 3.8).  With few units plain
-    percentiles lie too close together, so more extreme ones are taken, as far as Student's t
-    reaches beyond the normal distribution ("expanded" percentiles: Hesterberg 2015,
-    doi:10.1080/00031305.2015.1089789, section 5.2).
+    (Davison and Hinkley 1997, doi:10.1017/CBO9780511802843, on hierarchical data).  With few
+    units plain percentiles lie too close together, so more extreme ones are taken, as far as
+    Student's t reaches beyond the normal distribution ("expanded" percentiles: Hesterberg 2015,
+    doi:10.1080/00031305.2015.1089789).
 
     Parameters
     ----------
