@@ -42,7 +42,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     (
         *("plan", "assemble", "side_files", "manifest", "runners", "pipeline"),
         *("exporting", "finished", "queries", "classification", "review", "reports/"),
-        *("run_choice", "counting", "cohort", "comparison", "each_run"),
+        *("run_choice", "counting", "cohort_units", "cohort", "comparison", "each_run"),
         *("training/", "evaluation/"),
     ),
     ("batches", "cluster/", "estimate"),

@@ -125,6 +125,22 @@ def files_without(
     return lacking
 
 
+def files_of_nulls(
+    connection: DuckDBPyConnection, paths: Sequence[str], columns: Sequence[str]
+) -> dict[str, int]:
+    """Return in how many files a column has no value at all, though the file has rows."""
+    if not (paths and columns):
+        return {}
+    rows = connection.execute(
+        "SELECT path_in_schema, count(*) FROM (SELECT file_name, path_in_schema, "  # noqa: S608
+        "sum(num_values) AS n, sum(stats_null_count) AS n_null "
+        f"FROM parquet_metadata({_list(paths)}) "
+        f"WHERE list_contains({_list(columns)}, path_in_schema) GROUP BY ALL) "
+        "WHERE n = n_null AND n > 0 GROUP BY path_in_schema"
+    ).fetchall()
+    return dict(rows)
+
+
 def _file(run: AskedRun, name: str) -> str:
     return str((run.path / f"{name}.parquet").absolute())
 
