@@ -398,3 +398,33 @@ def test_stains_that_were_not_measured_are_told(tmp_path: Path) -> None:
     )
     assert json.loads(said.stdout) == [{"mean": 0.5}]
     assert "2 of 3 runs have no value in cells.eosin_od_mean" in said.stderr
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a[1].svs", "a1.svs"),
+        ("q?.svs", "qq.svs", "q*.svs"),
+        ("{a,b}.svs", "a.svs"),
+        ("class_name=Spindle/a.svs", "slide=x/b.svs"),
+        ("per%20cent.svs", "back\\slash.svs", "~.svs", "a b.svs"),
+    ],
+)
+def test_a_name_stands_for_nothing_but_itself(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """DuckDB takes paths for globs, and folders called `name=value` for columns."""
+    wanted = {}
+    for k, name in enumerate(names):
+        table = random_table(50 + k, k)
+        write_run(tmp_path / f"{name}.wsiseg", table)
+        for each in CLASSES:
+            wanted[name, each] = table["class_name"].to_pylist().count(each)
+        wanted[name, "(all)"] = 50 + k
+    rows = json.loads(run("stats", tmp_path, "--format", "json").stdout)
+    assert {(row["slide"], row["class_name"]): row["n"] for row in rows} == wanted
+    sql = (
+        "SELECT slide, class_name, count(*) AS n FROM cells WHERE class_name NOT NULL GROUP BY ALL"
+    )
+    asked = wsiseg.query(tmp_path, sql).to_pylist()
+    assert {(row["slide"], row["class_name"]): row["n"] for row in asked} == {
+        key: n for key, n in wanted.items() if n and key[1] != "(all)"
+    }

@@ -17,6 +17,7 @@ from wsiseg.counting import (
     Sizes,
     TileCounts,
     check_classes,
+    check_number,
     count_groups,
     count_in_regions,
     count_slides,
@@ -216,6 +217,7 @@ def _slide_rows(
     counts = count_groups(opened, [[run.slide for run in group.runs] for group in groups])
     for group, mine in zip(groups, counts, strict=True):
         check_classes(group.runs[0], mine)
+        check_number(group.runs[0], mine.get(ALL_CLASSES, NOTHING).n)
     tiles = count_tiles(opened)
     for group, mine in zip(groups, counts, strict=True):
         yield from _one_slide(group, mine, tiles, confidence)
