@@ -15,10 +15,12 @@ from run_dirs import RUN, write_features
 from typer.testing import CliRunner
 
 import wsiseg
-from wsiseg._class_features import slide_medians
+from wsiseg._class_features import _STAINED, chosen_features, fills_of, slide_medians
 from wsiseg.cli import app
 from wsiseg.errors import OutputExists, ResultNotReadable, UnknownName, UsageError
+from wsiseg.features import MEASURE_GROUPS, STAIN_COLUMNS, feature_columns
 from wsiseg.linear_model import model_from_json
+from wsiseg.neighbours import REACH_UM
 from wsiseg.results import open_result
 
 CLASSES = np.array(["Benign", "Tumour"])
@@ -300,6 +302,22 @@ def test_runs_of_two_models_do_not_teach_together(
     clicks(marks / "f.svs.geojson", foreign, its_kind)
     with pytest.raises(UsageError, match=r"model test-model, f\.svs with other: their numbers"):
         wsiseg.classify(tmp_path, marks)
+
+
+def test_the_groups_have_all_that_is_measured(tmp_path: Path) -> None:
+    run, _ = marked_run(tmp_path / "a.wsiseg", 10, features=False)
+    columns = feature_columns(MEASURE_GROUPS, ["Epithelial", "Spindle"])
+    write_features(run, **{name: [1.0] * 10 for name in columns})
+    result = open_result(run)
+    assert set(columns) <= set(chosen_features([result], ["all"]))
+    assert "hematoxylin_od_mean" in STAIN_COLUMNS
+    assert chosen_features([result], ["probabilities"]) == ("prob_Epithelial", "prob_Spindle")
+    assert chosen_features([result], ["texture_energy", "neighbours"]) == (
+        *("nearest_cell_um", "cells_within_50um", "texture_energy"),
+    )
+    assert fills_of(["area_um2", "nearest_cell_um"]) == {1: REACH_UM}
+    stained = [name for name in (*columns, *STAIN_COLUMNS) if name.startswith(_STAINED)]
+    assert set(stained) == {*STAIN_COLUMNS, "ring_hematoxylin_od_mean", "ring_eosin_od_mean"}
 
 
 def test_many_examples_are_drawn_by_lot(tmp_path: Path) -> None:
