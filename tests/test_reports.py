@@ -23,8 +23,10 @@ from typer.testing import CliRunner
 
 import wsiseg
 from wsiseg import crop_files, reports
+from wsiseg.class_versions import CLASSES_SCHEMA
 from wsiseg.cli import app
-from wsiseg.errors import OutputNotWritable, ResultNotReadable
+from wsiseg.errors import OutputNotWritable, ResultNotReadable, UnknownName
+from wsiseg.exporters.class_table import write_class_version
 from wsiseg.reports._numbers import percent, short, whole
 from wsiseg.reports._slide_page import slide_page, slide_view
 from wsiseg.testing.models import LocalNetwork
@@ -120,7 +122,7 @@ def opened(path: Path) -> Page:
 def run(tmp_path_factory: pytest.TempPathFactory) -> wsiseg.Result:
     """A run with two regions, one of them without anything, as this version makes it."""
     folder = tmp_path_factory.mktemp("run")
-    square = [[100, 80], [900, 80], [900, 700], [100, 700], [100, 80]]
+    square = [[60, 50], [560, 50], [560, 540], [60, 540], [60, 50]]
     corner = [[5, 5], [20, 5], [20, 20], [5, 20], [5, 5]]
     features = [
         {
@@ -132,9 +134,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> wsiseg.Result:
     ]
     roi = folder / "roi.geojson"
     roi.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    rgb = paint_tissue(900, 1000, 700, seed=3)
+    rgb = paint_tissue(600, 640, 350, seed=3)
     slide = ArraySlide(rgb, mpp=0.5, name="painted.png")
-    model = LocalNetwork(mpp=0.5, core_px=256, margin_px=64)
+    model = LocalNetwork(mpp=0.5, core_px=128, margin_px=64)
     options = wsiseg.PlanOptions(roi=roi, roi_origin="slide", tissue=None)
     return wsiseg.segment(slide, folder / "out", model=model, options=options)
 
@@ -213,7 +215,7 @@ def test_a_page_says_what_the_summary_says(copy: wsiseg.Result) -> None:
     summary = copy.summary()
     total = summary["total"]
     words = page.words
-    assert total["n"] > 100
+    assert total["n"] > 50
     assert f"Nuclei {whole(total['n'])}" in words
     assert f"Per mm² analysed {short(total['per_mm2'], 4)}" in words
     assert f"Analysed {short(copy.analysed_mm2, 4)} mm²" in words
@@ -566,3 +568,33 @@ def test_pages_from_older_pictures(copy: wsiseg.Result) -> None:
     words = opened(wsiseg.write_report(copy.path).pages[0]).words
     for said in ("tiles.parquet", "tissue.geojson", "The run holds no picture"):
         assert said in words
+
+
+# --- other classes
+
+
+def test_a_version_of_the_classes_has_its_own_page(copy: wsiseg.Result) -> None:
+    cells = copy.cells(columns=["cell_id"])
+    names = ["Even" if i % 2 == 0 else "Odd" for i in cells["cell_id"].to_pylist()]
+    classes = [{"name": n, "index": i, "rgb": [9, 9, i]} for i, n in enumerate(("Odd", "Even"), 1)]
+    columns = [cells["cell_id"].combine_chunks(), names, np.full(len(names), 0.5, np.float32)]
+    arrays = [pa.array(v, f.type) for v, f in zip(columns, CLASSES_SCHEMA, strict=True)]
+    batch = pa.record_batch(arrays, schema=CLASSES_SCHEMA)
+    write_class_version(copy.path, "halves", [batch], classes, {})
+    (own,) = wsiseg.write_report(copy.path).pages
+    before = own.read_bytes()
+    (written,) = wsiseg.write_report(copy.path, classes="halves").pages
+    assert written.name == "report-halves.html"
+    page = opened(written)
+    assert "classes: version halves, not the model's own" in page.words
+    assert f"Odd {short(names.count('Odd') / copy.analysed_mm2)}" in page.words
+    assert "classes Odd, Even by the version halves of the classes" in page.words
+    assert own.read_bytes() == before
+    with pytest.raises(UnknownName, match="known: halves"):
+        wsiseg.write_report(copy.path, classes="other")
+    write_run(copy.path.parent / "b.svs.wsiseg", random_table(5))
+    both = wsiseg.write_report(copy.path.parent, classes="halves")
+    assert both.pages[0] == copy.path.parent / "report-halves.html"
+    assert len(both.pages) == 2
+    assert "b.svs: " in both.unread[0]
+    assert "has no version 'halves'" in both.unread[0]

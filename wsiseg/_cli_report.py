@@ -19,13 +19,16 @@ def report(
     to: Annotated[
         Path | None, typer.Option(help="Folder for the pages; else they go into the runs.")
     ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="A version of the classes, by wsiseg classify.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Write an HTML page for each slide, and one for all of them."""
     with errors_to_exit_codes(), show_progress(quiet) as progress:
         write_report = wsiseg.write_report
         work_begins()
-        written = write_report(runs, to, progress)
+        written = write_report(runs, to, classes, progress)
     typer.echo(written.pages[0])
     for reason in written.unread:
         typer.secho(f"no page: {reason}", fg="red", err=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from wsiseg.errors import OutputNotWritable, ResultNotReadable
+from wsiseg.errors import OutputNotWritable, ResultNotReadable, UnknownName, WsisegError
 from wsiseg.reports._citing import Citation, cite
 from wsiseg.reports._cohort_page import CohortSlide, Problem, cohort_page, cohort_slide
 from wsiseg.reports._slide_page import slide_page
@@ -41,6 +41,7 @@ class WrittenReport:
 def write_report(
     runs: str | Path | Sequence[str | Path],
     to: str | Path | None = None,
+    classes: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> WrittenReport:
     """Write a page for each slide, and of several slides one for all of them.
@@ -56,6 +57,9 @@ def write_report(
     to
         Folder for the pages instead, made if need be, such as for runs that are read-only:
         `report.html` for all slides, `SLIDE.report.html` for each.
+    classes
+        A version of the classes (see `wsiseg.classify`); its pages are called `report-NAME.html`.
+        None for the model's own.
     progress
         Told about every page.
 
@@ -68,23 +72,27 @@ def write_report(
     ------
     ResultNotReadable
         If there is no run, or there is only one and it cannot be read.
+    UnknownName
+        If there is only one run, and it has no such version of the classes.
     OutputNotWritable
         If a page cannot be written.
     """
     paths = find_results(runs)
     tell = progress or _say_nothing
-    results, problems = _opened(paths)
-    if len(paths) == 1 and problems:
-        open_result(paths[0])  # raises the reason, with the folder's name
-    home = Path(to) if to is not None else _common_folder(runs, paths)
-    targets = _targets(results, None if to is None else home)
     is_cohort = len(paths) > 1
+    start = _common_folder(runs, paths)
+    results, problems = _opened(paths, start, classes)
+    if problems and not is_cohort:
+        open_result(paths[0], classes)  # raises the reason, with the folder's name
+    home = start if to is None else Path(to)
+    page_name = PAGE if classes is None else f"report-{classes}.html"
+    targets = _targets(results, page_name, None if to is None else home)
     slides: list[CohortSlide] = []
     written: list[Path] = []
     for i, (name, result) in enumerate(zip(names_apart(results), results, strict=True)):
         tell("pages", i, len(results))
         target = targets[i]
-        back = _address(home / PAGE, target.parent) if is_cohort else ""
+        back = _address(home / page_name, target.parent) if is_cohort else ""
         try:
             page = slide_page(result, name, back)
             if is_cohort:
@@ -92,33 +100,34 @@ def write_report(
         except ResultNotReadable as error:
             if not is_cohort:
                 raise
-            problems.append(_problem(result.path, home, error))
+            problems.append(_problem(result.path, start, error))
             continue
         _write(target, page)
         written.append(target)
     tell("pages", len(results), len(results))
     if is_cohort:
-        page = cohort_page(slides, problems, _n_not_begun(home if to is None else None))
-        _write(home / PAGE, page)
-        written.insert(0, home / PAGE)
+        page = cohort_page(slides, problems, _n_not_begun(start), classes or "")
+        _write(home / page_name, page)
+        written.insert(0, home / page_name)
     return WrittenReport(
         tuple(written), tuple(f"{problem.place}: {problem.reason}" for problem in problems)
     )
 
 
-def _opened(paths: Sequence[Path]) -> tuple[list[Result], list[Problem]]:
+def _opened(
+    paths: Sequence[Path], start: Path, classes: str | None
+) -> tuple[list[Result], list[Problem]]:
     """Open the runs; those that cannot be opened come with the reason."""
-    start = Path(os.path.commonpath([path.absolute().parent for path in paths]))
     results, problems = [], []
     for path in paths:
         try:
-            results.append(open_result(path))
-        except ResultNotReadable as error:
+            results.append(open_result(path, classes))
+        except (ResultNotReadable, UnknownName) as error:
             problems.append(_problem(path, start, error))
     return results, problems
 
 
-def _problem(path: Path, start: Path, error: ResultNotReadable) -> Problem:
+def _problem(path: Path, start: Path, error: WsisegError) -> Problem:
     place = Path(os.path.relpath(path.absolute(), start.absolute())).as_posix()
     said = without_folders(str(error), path, path.parent, start)
     # The place stands beside it.
@@ -133,11 +142,11 @@ def _common_folder(runs: str | Path | Sequence[str | Path], paths: Sequence[Path
     return Path(os.path.commonpath([path.absolute().parent for path in paths]))
 
 
-def _targets(results: Sequence[Result], to: Path | None) -> list[Path]:
+def _targets(results: Sequence[Result], page_name: str, to: Path | None) -> list[Path]:
     """Return where each run's page goes."""
     if to is None:
-        return [result.path / PAGE for result in results]
-    return [to / f"{_file_name(name)}.{PAGE}" for name in names_apart(results)]
+        return [result.path / page_name for result in results]
+    return [to / f"{_file_name(name)}.{page_name}" for name in names_apart(results)]
 
 
 def _file_name(name: str) -> str:
@@ -152,10 +161,9 @@ def _address(target: Path, folder: Path) -> str:
     return quote(relative.as_posix())
 
 
-def _n_not_begun(out: Path | None) -> int:
-    if out is not None:
-        with suppress(ResultNotReadable):
-            return batch_status(out).n_left or 0
+def _n_not_begun(out: Path) -> int:
+    with suppress(ResultNotReadable):
+        return batch_status(out).n_left or 0
     return 0
 
 

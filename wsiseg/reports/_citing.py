@@ -101,7 +101,16 @@ def _program(result: Result, version: str, number: _Numbers) -> Iterator[str]:
     if result.class_names:
         learned = f"; trained on: {'; '.join(map(str, data))}" if (data := _data(result)) else ""
         learned = learned.replace("MoNuSeg", f"MoNuSeg{number.get(MONUSEG, '')}", 1)
+        if result.version is not None:
+            learned = _relabelled(result.version.record)
         yield f"Nuclei were assigned to the classes {', '.join(result.class_names)}{learned}."
+
+
+def _relabelled(record: Mapping[str, Any]) -> str:
+    """Return how a version of the classes was made, as far as its record says."""
+    made = record.get("made_by")
+    how = made.get("method") if isinstance(made, Mapping) else None
+    return f" by the version {record.get('name')} of the classes" + (f" ({how})" if how else "")
 
 
 def _network(card: Mapping[str, Any], number: _Numbers) -> str:
@@ -185,7 +194,7 @@ def _limits(result: Result, number: _Numbers) -> Iterator[str]:
         yield f"On images held back from training the model reached {'; '.join(told)}" + (
             f"{number.get(PANOPTIC, '')}."
         )
-    if valid := about.get("classes_valid_on"):
+    if (valid := about.get("classes_valid_on")) and result.version is None:
         yield f"Classes are valid on: {valid}".rstrip(".") + "."
     failures = [
         str(said).replace("`", "").strip().rstrip(".") for said in about.get("known_failures", ())

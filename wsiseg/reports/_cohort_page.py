@@ -88,6 +88,7 @@ class CohortView:
 
     problems: tuple[Problem, ...]
     n_not_begun: int
+    version: str
     slides: tuple[CohortSlide, ...]
     models: tuple[ModelGroup, ...]
     classes: tuple[tuple[str, str], ...]
@@ -126,6 +127,7 @@ def cohort_page(
     slides: Sequence[CohortSlide],
     problems: Sequence[Problem],
     n_not_begun: int = 0,
+    version: str = "",
 ) -> str:
     """Return the page of many slides.
 
@@ -137,6 +139,8 @@ def cohort_page(
         Those without a result.
     n_not_begun : int
         Slides of the batch's list nobody has begun.
+    version : str
+        Version of the classes; empty for the models' own.
     """
     colours: dict[str, tuple[int, int, int]] = {}
     for slide in slides:
@@ -147,6 +151,7 @@ def cohort_page(
     view = CohortView(
         problems=tuple(problems),
         n_not_begun=n_not_begun,
+        version=version,
         slides=tuple(slides),
         models=tuple(_model_groups(slides)),
         classes=classes,
