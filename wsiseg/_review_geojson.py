@@ -18,7 +18,13 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from wsiseg._review_records import RUN_KEY, SQUARE_KEY, ReviewSample, ReviewSquare
+from wsiseg._review_records import (
+    RUN_KEY,
+    SQUARE_KEY,
+    ReviewSample,
+    ReviewSquare,
+    check_class_name,
+)
 from wsiseg.errors import UsageError
 from wsiseg.geometry import Box
 from wsiseg.regions import Drawn, parse_objects
@@ -26,6 +32,10 @@ from wsiseg.regions import Drawn, parse_objects
 _SAME_SQUARE_PX = 1.0
 """Squares without their identity are known by their corners, this near."""
 _SHORTENED = "only the parts with an area are kept: its outline crosses itself"
+
+
+class NoSquare(UsageError):
+    """A file holds none of a sample's squares; it may be of another one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,14 +161,17 @@ def parse_edited(content: bytes, label: str, sample: ReviewSample, bounds: Box) 
 
     Raises
     ------
+    NoSquare
+        If the file holds none of the sample's squares.
     UsageError
-        If the file is no GeoJSON, holds none of the sample's squares, or an outline without area.
+        If it is no GeoJSON, or holds an outline without area, or a class with a name that stands
+        for something else.
     """
     drawn, origin_px, warnings = parse_objects(content, label, bounds)
     notes = list(warnings)
     squares, others = _squares(drawn, origin_px, sample, bounds, notes)
     if not squares:
-        raise UsageError(_why_no_square(label, drawn, sample))
+        raise NoSquare(_why_no_square(label, drawn, sample))
     nuclei = _nuclei(others, sample, notes)
     made = [_nucleus(one, label, origin_px, notes) for one in nuclei]
     return EditedFile(frozenset(squares), tuple(made), tuple(notes))
@@ -257,6 +270,7 @@ def _nucleus(
     ]
     outline = pieces[0] if len(pieces) == 1 else shapely.MultiPolygon(pieces)
     title = one.title if one.name or one.uuid is None else f"{one.title} (id {one.uuid})"
+    check_class_name(one.class_name, f"{label}: {title}")
     if not shapely.is_valid(outline):
         solid = [p for p in shapely.get_parts(shapely.make_valid(outline)) if p.area > 0]
         solid = [part for p in solid for part in shapely.get_parts(p)]

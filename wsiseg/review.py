@@ -46,8 +46,9 @@ from wsiseg._review_folder import (
     remove_readings,
     review_folders,
 )
-from wsiseg._review_geojson import EditedFile, packs, parse_edited, sample_bytes
+from wsiseg._review_geojson import EditedFile, NoSquare, packs, parse_edited, sample_bytes
 from wsiseg._review_records import (
+    NO_CLASS,
     ReviewOptions,
     ReviewSample,
     ReviewSquare,
@@ -56,7 +57,7 @@ from wsiseg._review_records import (
 )
 from wsiseg._review_sheet import review_sheet
 from wsiseg._review_squares import cells_in_squares, draw_sample, slide_bounds, sum_cells
-from wsiseg.errors import ResultNotReadable, UsageError
+from wsiseg.errors import ResultNotReadable
 from wsiseg.regions import read_packed
 from wsiseg.results import Result
 from wsiseg.run_choice import open_one_result
@@ -333,7 +334,7 @@ def _more_notes(
     missing = [square.name for square in sample.squares if square not in back]
     if missing:
         notes.append(f"not reviewed, since the square did not come back: {', '.join(missing)}")
-    new = [name for name in labels if name not in sample.n_of_class and name != "(none)"]
+    new = [name for name in labels if name not in sample.n_of_class and name != NO_CLASS]
     if new:
         notes.append(f"classes the run does not have: {', '.join(new)}")
     if all(cell.change == "unchanged" for cell in cells):
@@ -362,12 +363,12 @@ def _review_of(
     """
     folders = review_folders(result, name, to)
     bounds = slide_bounds(result)
-    refused: list[UsageError] = []
+    refused: list[NoSquare] = []
     for folder in folders:
         sample = read_sample(folder / SAMPLE)
         try:
             found = parse_edited(content, label, sample, bounds)
-        except UsageError as error:
+        except NoSquare as error:
             refused.append(error)
             continue
         if sample.fingerprint != sum_cells(result, sample.grid).fingerprint:
