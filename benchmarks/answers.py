@@ -7,8 +7,9 @@
 values, places that cluster, a short polygon for each nucleus (so files are smaller than real
 ones; no answer below reads polygons).  `measure` runs each command in a process of its own, and
 prints wall seconds (the least and the most of all repeats), seconds from the connection to the
-answer without start-up, and the largest resident memory.  The same answer by pandas, from the
-same files with only the columns it needs, is measured in the same way, and compared.
+answer without start-up, CPU seconds of all threads (which tell what other programs took, where
+wall seconds are more than that), and the largest resident memory.  The same answer by pandas, from
+the same files with only the columns it needs, is measured in the same way.
 """
 
 from __future__ import annotations
@@ -225,23 +226,26 @@ def measure_all(out: Path, repeats: int) -> None:
         "wsiseg.cohort_stats (Python)": [*inline, WSISEG_STATS, str(out)],
         "pandas, counts and quartiles alone": [*inline, PANDAS, str(out), "class_name,area_um2"],
     }
-    measured: dict[str, list[tuple[float, float, float | None]]] = {name: [] for name in jobs}
+    measured: dict[str, list[tuple[float, float, float, float | None]]] = {
+        name: [] for name in jobs
+    }
     for _ in range(repeats):
         for name, command in jobs.items():
             measured[name].append(run_once(command))
     print(f"load before: {os.getloadavg()[0]:.2f}; {os.cpu_count()} cores")
     for name, rows in measured.items():
         walls = [row[0] for row in rows]
-        inside = [row[2] for row in rows if row[2] is not None]
+        inside = [row[3] for row in rows if row[3] is not None]
         said = f", without start {min(inside):.2f} to {max(inside):.2f} s" if inside else ""
         print(
             f"{name:36} {min(walls):6.2f} to {max(walls):6.2f} s{said}, "
+            f"CPU {min(row[2] for row in rows):.2f} to {max(row[2] for row in rows):.2f} s, "
             f"peak {max(row[1] for row in rows):.0f} MB"
         )
 
 
-def run_once(command: list[str]) -> tuple[float, float, float | None]:
-    """Return wall seconds, largest resident MB, and the seconds it says itself."""
+def run_once(command: list[str]) -> tuple[float, float, float, float | None]:
+    """Return wall seconds, largest resident MB, CPU seconds, and the seconds it says itself."""
     start = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
@@ -253,7 +257,8 @@ def run_once(command: list[str]) -> tuple[float, float, float | None]:
         raise SystemExit(f"{command[:4]} failed with {child.returncode}")
     last = said.strip().splitlines()[-1].split() if said.strip() else []
     seconds = float(last[1]) if last[:1] == ["seconds"] else None
-    return wall, used.ru_maxrss * resource_unit() / 1e6, seconds
+    cpu = used.ru_utime + used.ru_stime
+    return wall, used.ru_maxrss * resource_unit() / 1e6, cpu, seconds
 
 
 def resource_unit() -> int:

@@ -45,6 +45,7 @@ def instances_of(labels: Labels) -> Instances:
         class_prob=(names % 7 / 7).astype(np.float32),
         nucleus_prob=(names % 11 / 11).astype(np.float32),
         cut=np.isin(names, labels[rim]),
+        measured=np.stack((names % 5, names % 7 / 7, names % 11 / 11), axis=1).astype(np.float32),
     )
 
 
@@ -74,6 +75,8 @@ def check_same(tiles: list[TileInstances], options: StitchOptions) -> list[Stitc
         assert masks.col_sum[i] == sum(x for _, x in cell.final)
         said = masks.class_index[i], masks.class_prob[i], masks.nucleus_prob[i]
         assert said == cell.said
+        # What a tile measured stays with its nucleus, also where that loses pixels.
+        assert tuple(masks.measured[i]) == said
         assert masks.cut[i] == cell.cut
         runs = masks.runs[masks.first_run[i] : masks.first_run[i + 1]].tolist()
         assert all(start < stop for _, start, stop in runs)

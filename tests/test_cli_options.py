@@ -280,3 +280,30 @@ def test_each_option_reaches_its_own_field(
     assert said[2]["model"] == "auto"
     run("--tissue", "t.geojson")
     assert said[5]["options"] == PlanOptions(tissue=Path("t.geojson"))
+
+
+QUESTIONS = {
+    "by": (wsiseg.cohort_stats, "by"),
+    "metadata": (wsiseg.cohort_stats, "metadata"),
+    "unit": (wsiseg.cohort_stats, "unit"),
+    "confidence": (wsiseg.cohort_stats, "confidence"),
+    "model": (wsiseg.cohort_stats, "model"),
+    "classes": (wsiseg.cohort_stats, "classes"),
+    "roi_origin": (wsiseg.stats_within, "roi_origin"),
+}
+"""Option of `wsiseg stats` and the argument of the library that it sets."""
+
+
+def test_questions_own_no_default() -> None:
+    there = options_of("stats")
+    assert there.keys() - QUESTIONS.keys() == {
+        *("runs", "compare", "within", "densest", "mixing"),
+        *("format", "to", "rows"),
+    }
+    for option, (function, argument) in QUESTIONS.items():
+        wanted = default_of(argument, function)
+        assert there[option] == (",".join(wanted) if option == "by" else wanted), option
+    for argument in ("unit", "model", "classes", "confidence"):
+        assert default_of(argument, wsiseg.compare_groups) == there[argument]
+    for argument in ("model", "classes"):
+        assert options_of("query")[argument] == default_of(argument, wsiseg.query)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import highdicom
@@ -12,6 +13,7 @@ import shapely
 from export_runs import empty_run, export_run, replaced
 from pydicom.sr.codedict import codes
 from run_dirs import write_run
+from slide_files import write_dicom
 
 import wsiseg
 from wsiseg.errors import SlideNotReadable, UsageError
@@ -23,6 +25,8 @@ from wsiseg.exporters.dicom_ann import (
     DicomAnnOptions,
     export_dicom_ann,
 )
+from wsiseg.testing.models import LocalNetwork
+from wsiseg.testing.painted import paint_tissue
 
 
 @pytest.fixture(scope="module")
@@ -164,9 +168,7 @@ def slide_file(folder: Path, width_px: int) -> pydicom.Dataset:
     image.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
     image.TotalPixelMatrixColumns, image.TotalPixelMatrixRows = width_px, width_px * 3 // 4
     image.PatientName, image.PatientID = "Doe^Jo", "P1"
-    for empty in ("PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
-        setattr(image, empty, "")
-    image.StudyDate, image.StudyTime = "20260101", ""
+    image.StudyDate = "20260101"  # what else there should be of patient and study is missing
     image.save_as(folder / f"{width_px}.dcm", enforce_file_format=True)
     return image
 
@@ -177,6 +179,7 @@ def test_a_dicom_slide_is_referred_to(result: wsiseg.Result, tmp_path: Path) -> 
     slide_file(slide, 1000)
     finest = slide_file(slide, 4000)
     (slide / "notes.txt").write_text("no DICOM")
+    os.mkfifo(slide / "0.pipe")  # nobody will ever write to it
     for source in (slide, slide / "4000.dcm"):
         path = tmp_path / f"{source.stem}.ann.dcm"
         export_dicom_ann(result, path, DicomAnnOptions(source=source))
@@ -215,3 +218,19 @@ def test_a_name_longer_than_a_code_value_is_kept(result: wsiseg.Result, tmp_path
     assert group.label == name
     (kind,) = group.AnnotationPropertyTypeCodeSequence
     assert kind.AnnotationPropertyTypeModifierCodeSequence[0].LongCodeValue == name
+
+
+def test_a_dicom_slide_goes_from_pixels_to_its_own_annotations(tmp_path: Path) -> None:
+    rgb = paint_tissue(400, 500, 900, seed=1)
+    paths = write_dicom(tmp_path / "case", rgb, steps=(1, 2), mpp=0.5)
+    finest, coarse = (pydicom.dcmread(path, stop_before_pixels=True) for path in paths)
+    model = LocalNetwork(mpp=0.5, core_px=256, margin_px=64)
+    run = wsiseg.segment(tmp_path / "case", tmp_path / "out", model=model, formats=())
+    (path,) = wsiseg.export_runs(
+        [run], "dicom-ann", f"{tmp_path}/to/", {"source": tmp_path / "case"}
+    )
+    made = highdicom.ann.annread(path)
+    (reference,) = made.ReferencedImageSequence
+    assert reference.ReferencedSOPInstanceUID == finest.SOPInstanceUID != coarse.SOPInstanceUID
+    n = sum(group.number_of_annotations for group in made.get_annotation_groups())
+    assert n == run.cells().num_rows > 10

@@ -8,6 +8,7 @@ import threading
 import time
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import zarr
 from ome_zarr.io import parse_url
@@ -451,6 +452,8 @@ def test_classes_that_do_not_fit_are_refused(tmp_path, small_chunks):
 
 
 class FakeResult:
+    classes_version: str | None = None
+
     def __init__(self, path) -> None:
         self.path = path
 
@@ -598,3 +601,50 @@ def test_version_0_4_reads_one_shard_at_a_time(tmp_path, run, monkeypatch):
     monkeypatch.setattr(zarr.Array, "__getitem__", watched)
     export_ome_zarr(run, tmp_path / "a.ome.zarr", OLDER)
     assert max(max(shape) for shape in read) == SMALL["SHARD_PX"]
+
+
+class VersionedResult(FakeResult):
+    """The same masks with other classes: of every three nuclei one has none."""
+
+    classes_version = "clicks"
+    class_colours = {"Tumour": (1, 2, 3), "Other": (4, 5, 6)}  # noqa: RUF012
+    n_cells = 1000
+
+    def batches(self, columns):
+        names = [(None, "Tumour", "Other")[k % 3] for k in range(1, self.n_cells + 1)]
+        yield from pa.table({"class_name": pa.array(names)}).to_batches(100)
+
+
+@pytest.mark.parametrize("version", ["0.5", "0.4"])
+def test_an_export_of_a_version_has_its_classes(tmp_path, run, version):
+    masks = run.path / "masks.zarr"
+    before = {name: (masks / name).read_bytes() for name in files_below(masks)}
+    export_ome_zarr(VersionedResult(run.path), tmp_path / "v.zarr", OmeZarrOptions(version))
+    assert {name: (masks / name).read_bytes() for name in files_below(masks)} == before
+    own, root = (zarr.open_group(path, mode="r") for path in (masks, tmp_path / "v.zarr"))
+    n_levels = len(levels_of(own["labels/nuclei"]))
+    assert n_levels > 2
+    for k in range(n_levels):
+        ids = own[f"labels/nuclei/{k}"][:]
+        np.testing.assert_array_equal(root[f"labels/nuclei/{k}"][:], ids)
+        expected = np.where(ids == 0, 0, np.array([255, 1, 2])[ids % 3])
+        np.testing.assert_array_equal(root[f"labels/classes/{k}"][:], expected)
+        assert len(np.unique(expected)) == 4
+    attributes = root["labels/classes"].attrs.asdict()
+    described = attributes.get("ome", attributes)["image-label"]
+    assert described["properties"] == [
+        {"label-value": value, "class": name}
+        for value, name in ((1, "Tumour"), (2, "Other"), (255, "Unknown"))
+    ]
+    assert described["colors"][1] == {"label-value": 2, "rgba": [4, 5, 6, 255]}
+    assert described["source"] == {"image": "../../"}
+    if version == "0.5":
+        ImageLabel.from_zarr(root["labels/classes"])
+
+
+def test_a_version_of_other_cells_than_the_masks_is_refused(tmp_path, run):
+    few = VersionedResult(run.path)
+    few.n_cells = 3
+    with pytest.raises(ResultNotReadable, match="the cell table 3 nuclei"):
+        export_ome_zarr(few, tmp_path / "v.zarr")
+    assert not (tmp_path / "v.zarr").exists()

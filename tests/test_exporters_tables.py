@@ -21,7 +21,13 @@ from run_dirs import write_run
 
 import wsiseg
 from wsiseg.class_versions import CLASSES_SCHEMA
-from wsiseg.errors import OutputExists, UnknownName, UsageError
+from wsiseg.errors import (
+    OutputExists,
+    OutputNotWritable,
+    ResultNotReadable,
+    UnknownName,
+    UsageError,
+)
 from wsiseg.exporters import find_exporter
 from wsiseg.exporters._choice import CellChoice, ColumnChoice
 from wsiseg.exporters.class_table import write_class_version
@@ -272,6 +278,41 @@ def test_nothing_is_overwritten_and_nothing_left_behind(
         find_exporter(name)(result, tmp_path / "a")
     assert (tmp_path / "a").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+class Damaged:
+    """A run of which only the first rows can be read."""
+
+    def __init__(self, result: wsiseg.Result) -> None:
+        self._result = result
+
+    def __getattr__(self, name: str):
+        return getattr(self._result, name)
+
+    def batches(self, columns=None):
+        yield next(iter(self._result.batches(columns)))
+        raise ResultNotReadable("half of it is gone")
+
+    def summary(self):
+        raise ResultNotReadable("half of it is gone")
+
+
+@pytest.mark.parametrize("name", ["csv", "coco", "geojson", "geoparquet", "dicom-ann", "fhir"])
+def test_a_run_that_breaks_off_leaves_nothing(
+    result: wsiseg.Result, name: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ResultNotReadable, match="half of it is gone"):
+        find_exporter(name)(Damaged(result), tmp_path / "a.gz")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["csv", "coco", "geojson", "geoparquet", "dicom-ann", "fhir"])
+def test_a_folder_that_is_not_there_is_named_as_the_reason(
+    result: wsiseg.Result, name: str, tmp_path: Path
+) -> None:
+    with pytest.raises(OutputNotWritable, match="check that its folder exists"):
+        find_exporter(name)(result, tmp_path / "no" / "a")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["csv", "coco", "geoparquet", "dicom-ann", "fhir"])

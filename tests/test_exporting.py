@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import shapely
 import zarr
 from typer.testing import CliRunner
 
 import wsiseg
+from wsiseg._disk_need import nuclei_bytes
 from wsiseg.cli import app
 from wsiseg.errors import (
     MissingDependency,
@@ -208,6 +210,26 @@ def test_a_run_makes_the_formats_it_is_asked_for(
     assert len(rows) - 1 == result.cells().num_rows == results[0].cells().num_rows
 
 
+# Coordinates of a small slide have fewer digits, which tells where they are not compressed.
+@pytest.mark.parametrize(
+    ("name", "rel"), [("csv", 0.3), ("coco", 0.6), ("dicom-ann", 0.1), ("geojson", 0.3)]
+)
+def test_files_are_about_as_large_as_estimated(
+    results: list[wsiseg.Result], name: str, rel: float, tmp_path: Path
+) -> None:
+    result = results[0]
+    shapes = shapely.from_wkb(result.cells()["geometry"].to_pylist())
+    n, n_vertices = len(shapes), int(shapely.get_num_coordinates(shapes).sum())
+    n_features = len(result.feature_names)
+    without = nuclei_bytes(n, n_vertices, n_features, ())
+    said = nuclei_bytes(n, n_vertices, n_features, (name,)) - without
+    result.export(name, tmp_path / "a.gz" if name in ("csv", "geojson") else tmp_path / "a")
+    (path,) = tmp_path.iterdir()
+    # Beside the nuclei a file has some kilobytes of its own, and these are few nuclei.
+    assert said == pytest.approx(path.stat().st_size, rel=rel, abs=6000)
+    assert n > 100
+
+
 def test_each_option_of_the_command_reaches_its_choice(
     results: list[wsiseg.Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -246,7 +268,7 @@ def test_each_option_of_the_command_reaches_its_choice(
     said.clear()
     CliRunner().invoke(app, ["export", *where])
     assert said[3] == {}
-    done = CliRunner().invoke(app, ["export", *where, "--class-version", "clicks"])
+    done = CliRunner().invoke(app, ["export", *where, "--classes-from", "clicks"])
     assert done.exit_code == 2
     assert "clicks" in done.stderr
     done = CliRunner().invoke(app, ["export", *where, "--bbox", "1,2,three,4"])

@@ -63,6 +63,11 @@ def test_a_folder_of_dicom_files_is_one_slide(tmp_path: Path) -> None:
     assert _places([tmp_path / "case"]) == ["case", "more/a.svs"]
 
 
+def test_exported_annotations_are_no_slides(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.svs", "a.svs.ann.dcm", "b.svs", "b.svs.ann.dcm", "d/1.dcm", "d/d.ANN.DCM")
+    assert _places([tmp_path]) == ["a.svs", "b.svs", "d"]
+
+
 def test_the_data_folder_of_an_mrxs_slide_is_part_of_it(tmp_path: Path) -> None:
     index, _ = _touch(tmp_path, "a.mrxs", "a/Slidedat.ini")
     _touch(tmp_path, "a/preview.jpg")

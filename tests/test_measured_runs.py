@@ -19,7 +19,8 @@ import wsiseg
 from wsiseg.errors import OutputExists
 from wsiseg.exporters.parquet import CELLS_SCHEMA
 from wsiseg.features import MEASURE_GROUPS, STAIN_COLUMNS, feature_columns
-from wsiseg.plan import PlanOptions
+from wsiseg.models import Numerics
+from wsiseg.plan import PlanOptions, RunPlan, plan_run
 from wsiseg.regions import Region
 from wsiseg.testing.models import LocalNetwork
 from wsiseg.testing.painted import paint_tissue
@@ -147,6 +148,16 @@ def test_groups_can_be_left_out_and_are_another_run(whole: wsiseg.Result, tmp_pa
     assert features_of(some).equals(features_of(whole).select(["cell_id", *texture]))
     with pytest.raises(OutputExists, match="measure"):
         run(tmp_path, measure="none")
+
+
+def test_tile_files_are_shared_where_they_hold_the_same() -> None:
+    def plan(measure: str) -> RunPlan:
+        slide = ArraySlide(RGB, mpp=MPP)
+        return plan_run(slide, MODEL, Numerics(), PlanOptions(tissue=None, measure=measure))
+
+    none, near, ring = plan("none"), plan("neighbours"), plan("ring")
+    assert none.run_key == near.run_key != ring.run_key
+    assert none.identity != near.identity
 
 
 def test_without_groups_there_are_stains_but_no_file(whole: wsiseg.Result, tmp_path: Path) -> None:

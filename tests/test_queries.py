@@ -185,9 +185,16 @@ def test_what_cannot_be_read_is_told_and_left_out(made: Path, tmp_path: Path) ->
 def test_a_damaged_table_is_an_error_not_a_number(made: Path, tmp_path: Path) -> None:
     out = copied(made, tmp_path / "copy")
     cells = out / "s0.png.wsiseg/cells.parquet"
-    cells.write_bytes(cells.read_bytes()[:-200])
-    with pytest.raises(ResultNotReadable):
-        query(out, "SELECT count(*) AS n FROM cells")
+    whole = cells.read_bytes()
+    cells.write_bytes(whole[:-200])
+    with open_query(out) as opened:
+        assert [str(error) for error in opened.unread if "s0.png.wsiseg" in str(error)]
+        assert opened.run("SELECT count(*) AS n FROM slides").to_pylist() == [{"n": 2}]
+    n = 1000
+    # Where the end is whole, damage shows only to those who read it.
+    cells.write_bytes(whole[:4] + b"\xff" * n + whole[4 + n :])
+    with pytest.raises(ResultNotReadable, match="cannot be read"):
+        query(out, "SELECT sum(x), sum(area_um2), max(uuid) FROM cells")
 
 
 def test_columns_are_described(made: Path) -> None:
@@ -213,3 +220,18 @@ def test_older_runs_have_null_where_they_have_no_column(made: Path, tmp_path: Pa
     ).to_pylist()
     n = runs_of(made)["s0.png"].run["n_cells"]
     assert {"slide": "s0.png", "n": n, "m": 0} in rows
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT regexp_matches(slide, '(') FROM slides",
+        "SELECT CAST(slide AS INTEGER) FROM slides",
+        "SELECT slide + 1 FROM slides",
+        "SELECT no_such_function(slide) FROM slides",
+        "SELECT * FROM no_such_table",
+    ],
+)
+def test_a_wrong_question_is_no_damage(made: Path, sql: str) -> None:
+    with pytest.raises(UsageError):
+        query(made, sql)

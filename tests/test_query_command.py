@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from run_dirs import CLASSES, random_table, write_run
 from typer.testing import CliRunner
 
 import wsiseg
+from wsiseg.class_versions import CLASSES_SCHEMA
 from wsiseg.cli import app
 from wsiseg.errors import OutputNotWritable, UsageError
+from wsiseg.exporters.class_table import write_class_version
 from wsiseg.table_files import write_table
 
 HOSTILE = "O'Brien \"; DROP TABLE cells; --$(touch x)\n\x1b[31m"
@@ -307,3 +310,79 @@ def test_features_are_a_table_where_runs_have_them(tmp_path: Path) -> None:
 def test_class_names_are_those_of_the_run(out: Path) -> None:
     found = wsiseg.query(out / "a.svs.wsiseg", "SELECT class_names FROM slides").to_pylist()
     assert found == [{"class_names": list(CLASSES)}]
+
+
+def test_a_version_of_the_classes_is_asked_in_place_of_the_models(tmp_path: Path) -> None:
+    cells = random_table(40).append_column("class_prob", pa.array([0.9] * 40, pa.float32()))
+    folder = write_run(tmp_path / "out" / "a.svs.wsiseg", cells)
+    write_run(tmp_path / "out" / "b.svs.wsiseg", random_table(30))
+    names = ["New"] * 25 + [None] * 15
+    table = pa.table(
+        {"cell_id": np.arange(1, 41), "class_name": names, "class_prob": [0.5] * 40},
+        CLASSES_SCHEMA,
+    )
+    classes = [
+        {"name": "New", "index": 1, "rgb": [1, 2, 3]},
+        {"name": "Rare", "index": 2, "rgb": [0, 0, 0]},
+    ]
+    write_class_version(folder, "clicks", table.to_batches(), classes, {"how": "a test"})
+    sql = "SELECT class_name, count(*) AS n FROM cells GROUP BY ALL ORDER BY n"
+    said = run("query", tmp_path / "out", sql, "--classes", "clicks", "--format", "json")
+    assert json.loads(said.stdout) == [
+        {"class_name": None, "n": 15},
+        {"class_name": "New", "n": 25},
+    ]
+    assert said.exit_code == 3
+    assert "b.svs.wsiseg has no version 'clicks'" in said.stderr
+    counted = run("stats", tmp_path / "out", "--classes", "clicks", "--format", "json")
+    rows = [(row["slide"], row["class_name"], row["n"]) for row in json.loads(counted.stdout)]
+    assert rows == [("a.svs", "New", 25), ("a.svs", "Rare", 0), ("a.svs", "(all)", 40)]
+    found = run(
+        "stats", tmp_path / "out", "--densest", 1, "--classes", "clicks", "--format", "json"
+    )
+    assert [row["class_name"] for row in json.loads(found.stdout)] == ["New", "Rare", "(all)"]
+    none = run("query", tmp_path / "out", sql, "--classes", "other")
+    assert none.exit_code == 2
+    assert "there are clicks" in none.stderr
+    assert len(wsiseg.query(tmp_path / "out", sql).to_pylist()) == 3
+
+
+def test_an_odd_name_is_counted_as_any_other(out: Path) -> None:
+    rows = json.loads(run("stats", out, "--model", "all", "--format", "json").stdout)
+    assert {(row["slide"], row["n"]) for row in rows if row["class_name"] == "(all)"} == {
+        ("a.svs", 300),
+        (HOSTILE.replace("\n", "").replace("\x1b", "") + ".svs", 50),
+    }
+    shown = run("stats", out, "--model", "all")
+    assert all(line.isprintable() for line in shown.stdout.splitlines())
+
+
+def test_what_was_made_in_other_ways_is_told(tmp_path: Path) -> None:
+    write_run(tmp_path / "a.svs.wsiseg", random_table(20))
+    write_run(tmp_path / "b.svs.wsiseg", random_table(20), result_version=3)
+    for command in (["query", tmp_path, "SELECT 1"], ["stats", tmp_path]):
+        assert "different result versions (1 of 1, 1 of 3)" in run(*command).stderr
+    missing = run("query", tmp_path, "SELECT nearest_cell_um FROM features")
+    assert missing.exit_code == 2
+    assert "no run has features.parquet" in missing.stderr
+
+
+def test_frozen_results_of_every_version_are_counted(tmp_path: Path) -> None:
+    frozen = Path(__file__).parent / "data" / "results"
+    for path in frozen.glob("*.zip"):
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(tmp_path / path.stem.rpartition("_")[2])
+    expected = json.loads((frozen / "expected.json").read_text())
+    rows = json.loads(run("stats", tmp_path, "--format", "json").stdout)
+    found: dict[str, dict[str, int]] = {}
+    for row in rows:
+        counts = found.setdefault(row["slide"] + ".wsiseg", {})
+        if row["n"] and row["class_name"] != "(all)":
+            counts[row["class_name"]] = row["n"]
+    assert found == {place: values["n"] for place, values in expected.items()}
+    sql = "SELECT slide, sum(area_um2) AS um2, sum(x) AS x FROM cells GROUP BY slide"
+    sums = json.loads(run("query", tmp_path, sql, "--format", "json").stdout)
+    assert len(sums) > 3
+    for row in sums:
+        values = expected[row["slide"] + ".wsiseg"]
+        assert (row["um2"], row["x"]) == pytest.approx((values["area_um2"], values["x"]), rel=1e-5)

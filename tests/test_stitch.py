@@ -140,6 +140,7 @@ def reordered(seen: TileInstances, order: NDArray[np.int64]) -> TileInstances:
         class_prob=old.class_prob[order],
         nucleus_prob=old.nucleus_prob[order],
         cut=old.cut[order],
+        measured=old.measured[order],
     )
     return TileInstances(seen.tile, new, seen.spare[order])
 

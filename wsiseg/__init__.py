@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from wsiseg.status import BatchStatus, batch_status
     from wsiseg.table_files import write_table
     from wsiseg.tissue import TissueOptions
-    from wsiseg.within import stats_within
+    from wsiseg.within import region_shape, stats_within
 
 __all__ = [
     "Answer",
@@ -92,6 +92,7 @@ __all__ = [
     "query",
     "read_regions",
     "read_review",
+    "region_shape",
     "region_stats",
     "run_checks",
     "run_demo",
@@ -154,6 +155,7 @@ _HOME = {
     "query": "queries",
     "read_regions": "regions",
     "read_review": "review",
+    "region_shape": "within",
     "region_stats": "stats",
     "run_checks": "doctor",
     "run_demo": "demo",

@@ -34,6 +34,11 @@ FEATURE_GROUPS = tuple(_COLUMNS)
 ALL_FEATURES = ("all",)
 """Stands for every group, as far as the runs have them."""
 
+_STAINED = ("hematoxylin_", "eosin_", "ring_")
+"""What begins so depends on how strongly a slide is stained: it is counted from the median of the
+slide's nuclei."""
+_SAMPLED_ROWS = 65_536
+
 _FILLS = {"nearest_cell_um": 100.0}
 """What null means where it means something: no other nucleus within 100 µm."""
 
@@ -73,6 +78,26 @@ def fills_of(features: Sequence[str]) -> dict[int, float]:
     return {i: _FILLS[name] for i, name in enumerate(features) if name in _FILLS}
 
 
+def slide_medians(result: Result, features: Sequence[str]) -> NDArray[np.float64]:
+    """Return (p,): what each feature is counted from; 0 for those that no stain changes.
+
+    Medians are of up to 65,536 nuclei, evenly spread over the table, so that memory stays flat.
+    """
+    medians = np.zeros(len(features))
+    stained = [name for name in features if name.startswith(_STAINED)]
+    if not stained or not result.run["n_cells"]:
+        return medians
+    every, first, parts = -(-int(result.run["n_cells"]) // _SAMPLED_ROWS), 0, []
+    for batch in result.batches(stained):
+        parts.append(batch_values(batch, stained)[-first % every :: every])
+        first += batch.num_rows
+    sampled = np.concatenate(parts)
+    for name, column in zip(stained, sampled.T, strict=True):
+        known = column[~np.isnan(column)]
+        medians[features.index(name)] = np.median(known) if len(known) else 0
+    return medians
+
+
 def batch_values(batch: pa.RecordBatch, features: Sequence[str]) -> NDArray[np.float64]:
     """Return (n, p) values of a batch; NaN where null."""
     columns = [
@@ -82,7 +107,10 @@ def batch_values(batch: pa.RecordBatch, features: Sequence[str]) -> NDArray[np.f
 
 
 def example_values(examples: RunExamples, features: Sequence[str]) -> NDArray[np.float64]:
-    """Return (n, p) values of a run's examples, in their order; NaN where null."""
+    """Return (n, p) values of a run's examples, in their order; NaN where null.
+
+    What depends on the stain is counted from the slide's median.
+    """
     parts = [np.empty((0, len(features)))]
     # The ids are 1 … n in the order of the rows.
     rows = examples.cell_id - 1
@@ -91,7 +119,7 @@ def example_values(examples: RunExamples, features: Sequence[str]) -> NDArray[np
         here = rows[(rows >= first) & (rows < first + batch.num_rows)] - first
         parts.append(batch_values(batch.take(pa.array(here)), features))
         first += batch.num_rows
-    return np.concatenate(parts)
+    return np.concatenate(parts) - slide_medians(examples.result, features)
 
 
 def without_the_empty(

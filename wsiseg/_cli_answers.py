@@ -91,7 +91,8 @@ def _keys(row: Row, end: str) -> Row:
 def _mind(row: Row) -> str:
     if row.get("no_density_reason"):
         return str(row["no_density_reason"])
-    return "like false positives" if row["above_false_positives"] is False else ""
+    is_like_them = row["above_false_positives"] is False and row["n"]
+    return "like false positives" if is_like_them else ""
 
 
 def _interval(row: Row, name: str) -> str | None:

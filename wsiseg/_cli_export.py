@@ -9,7 +9,7 @@ import typer
 
 import wsiseg
 from wsiseg._cli_exit import DONE, SOME_FAILED, errors_to_exit_codes
-from wsiseg._cli_options import RunsArgument, names_in
+from wsiseg._cli_options import ClassesFromOption, RunsArgument, names_in
 from wsiseg.errors import ResultNotReadable, UsageError, WsisegError
 from wsiseg.signals import work_begins
 from wsiseg.terminal import print_table
@@ -28,9 +28,7 @@ def export(
     classes: Annotated[
         str | None, typer.Option(help="Only these classes, separated by commas.")
     ] = None,
-    class_version: Annotated[
-        str | None, typer.Option(help="A version of the classes, by wsiseg classify.")
-    ] = None,
+    classes_from: ClassesFromOption = None,
     regions: Annotated[
         str | None, typer.Option(help="Only cells in these regions, separated by commas.")
     ] = None,
@@ -76,7 +74,7 @@ def export(
             "source": source,
             "release": fhir,
         }
-        results = _opened(runs, class_version, unread)
+        results = _opened(runs, classes_from, unread)
         export_runs = wsiseg.export_runs
         work_begins()
         chosen = {name: value for name, value in given.items() if value is not None}
@@ -88,12 +86,12 @@ def export(
         raise typer.Exit(SOME_FAILED)
 
 
-def _opened(runs: list[Path], class_version: str | None, unread: list[WsisegError]) -> list[Any]:
+def _opened(runs: list[Path], classes_from: str | None, unread: list[WsisegError]) -> list[Any]:
     """Return the runs that can be read; the others' errors are added to `unread`."""
     results = []
     for run in wsiseg.find_results(runs):
         try:
-            results.append(wsiseg.open_result(run, classes=class_version))
+            results.append(wsiseg.open_result(run, classes=classes_from))
         except ResultNotReadable as error:
             unread.append(error)
     if unread and not results:

@@ -19,7 +19,7 @@ from wsiseg._cli_answers import (
     square_rows,
 )
 from wsiseg._cli_exit import DONE, SOME_FAILED, errors_to_exit_codes
-from wsiseg._cli_options import RoiOriginName, RoiOriginOption, RunsArgument
+from wsiseg._cli_options import ClassesFromOption, RoiOriginName, RoiOriginOption, RunsArgument
 from wsiseg.errors import UsageError, WsisegError
 from wsiseg.terminal import print_answer
 
@@ -45,9 +45,6 @@ RunModelOption = Annotated[
     str | None,
     typer.Option("--model", help="Only runs of this model (name or sha256); all: told apart."),
 ]
-VersionOption = Annotated[
-    str | None, typer.Option("--classes", help="A version of the classes, by wsiseg classify.")
-]
 RowsOption = Annotated[
     int, typer.Option("--rows", min=0, help="Most rows of the table to look at; 0: all.")
 ]
@@ -66,7 +63,7 @@ def query(
         bool, typer.Option("--tables", help="Describe all tables and columns; no SELECT.")
     ] = False,
     model: RunModelOption = None,
-    classes: VersionOption = None,
+    classes: ClassesFromOption = None,
     format: AnswerFormatOption = None,  # noqa: A002
     to: ToOption = None,
     rows: RowsOption = 40,
@@ -165,7 +162,7 @@ def stats(
     ] = False,
     confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
     model: RunModelOption = None,
-    classes: VersionOption = None,
+    classes: ClassesFromOption = None,
     format: AnswerFormatOption = None,  # noqa: A002
     to: ToOption = None,
     rows: RowsOption = 0,

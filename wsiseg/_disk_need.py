@@ -24,8 +24,15 @@ _TABLE_BYTES = (14.0, 8.2)
 """Per nucleus what its stains take, and per vertex of its outline."""
 _FEATURE_BYTES = 3.7
 """Per nucleus and column of `features.parquet`: measured numbers can hardly be compressed."""
-_GEOJSON_BYTES = (110.0, 5.4)
-"""Per nucleus, and per vertex of its outline; compressed."""
+_EXPORT_BYTES = {
+    "anndata": (115.0, 3.7, 0.0),
+    "coco": (150.0, 0.0, 15.5),
+    "csv": (130.0, 5.0, 0.0),
+    "dicom-ann": (12.0, 0.0, 8.0),
+    "geojson": (110.0, 0.0, 5.4),
+    "spatialdata": (130.0, 3.7, 4.0),
+}
+"""Of the formats that grow: per nucleus, per feature of it, and per vertex of its outline."""
 _LABEL_BYTES_PER_NUCLEUS = 325.0
 _FIXED_BYTES = 30_000
 """Everything small: `run.json`, `tiles.parquet`, `tissue.geojson`, metadata."""
@@ -60,11 +67,12 @@ def coarse_frames(plan: RunPlan) -> Frames:
 def nuclei_bytes(
     n_nuclei: float, n_vertices: float, n_features: int, formats: Sequence[str]
 ) -> float:
-    """Return the bytes that grow with the nuclei: tables, labels, GeoJSON."""
+    """Return the bytes that grow with the nuclei: tables, labels, exports."""
     size = n_nuclei * _TABLE_BYTES[0] + n_vertices * _TABLE_BYTES[1]
     size += n_nuclei * (n_features * _FEATURE_BYTES + _LABEL_BYTES_PER_NUCLEUS)
-    if "geojson" in formats:
-        size += n_nuclei * _GEOJSON_BYTES[0] + n_vertices * _GEOJSON_BYTES[1]
+    for name in formats:
+        each, feature, vertex = _EXPORT_BYTES.get(name, (0.0, 0.0, 0.0))
+        size += n_nuclei * (each + n_features * feature) + n_vertices * vertex
     return size
 
 

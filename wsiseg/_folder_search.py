@@ -20,6 +20,8 @@ SLIDE_SUFFIXES = frozenset(
 """What is taken for a slide in a folder; files named one by one may have any."""
 _MRXS = ".mrxs"
 _DICOM = ".dcm"
+_ANNOTATIONS = ".ann.dcm"
+"""End of the names that exported annotations have: DICOM, and no slide."""
 _RUN_FORMAT = "wsiseg-run"
 _Identity = tuple[int, int]
 
@@ -38,7 +40,11 @@ class _Content:
     @property
     def slides(self) -> list[str]:
         """Files that are taken for slides."""
-        return [name for name in self.files if _suffix(name) in SLIDE_SUFFIXES]
+        return [
+            name
+            for name in self.files
+            if _suffix(name) in SLIDE_SUFFIXES and not name.lower().endswith(_ANNOTATIONS)
+        ]
 
     @property
     def is_dicom(self) -> bool:

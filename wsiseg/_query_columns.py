@@ -36,7 +36,7 @@ _BY_TABLE: Mapping[str, Mapping[str, str]] = {
         "n_tiles": "tiles that were run",
         "n_unreadable_tiles": "tiles that were left out because they could not be read",
         "warnings": "codes of the run's warnings",
-        "class_names": "classes of the model (or of --classes), in its order",
+        "class_names": "classes of the model (or of --classes-from), in its order",
         "wsiseg_version": "version that made the run",
         "result_version": "of the algorithms; equal ones give equal results",
         "finished_utc": "when the run was done",

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import shapely
+from wsiseg.errors import ResultNotReadable
 
-from wsiseg.errors import ResultNotReadable, UsageError
-from wsiseg.geometry import Box
-from wsiseg.regions import RegionFile, RoiOrigin, read_regions, union_of
+# Importing shapely takes longer than most answers.
+if TYPE_CHECKING:
+    import shapely
 
 
 def analysed_shape(path: Path, record: Mapping[str, Any]) -> shapely.MultiPolygon | None:
@@ -37,74 +37,62 @@ def analysed_shape(path: Path, record: Mapping[str, Any]) -> shapely.MultiPolygo
     ResultNotReadable
         If a file is damaged.
     """
-    tissue = _outline(path / "tissue.geojson", record)
-    if tissue is None:
+    import shapely
+
+    regions = record.get("regions", ())
+    tissue = _own_shapes(path / "tissue.geojson")
+    drawn = _own_shapes(path / "regions.geojson") if regions else []
+    if tissue is None or drawn is None:
         return None
-    shape = tissue
-    if record.get("regions"):
-        regions = _outline(path / "regions.geojson", record)
-        if regions is None:
-            return None
-        shape = shapely.intersection(shape, regions)
+    shape = shapely.union_all(tissue)
+    if regions:
+        if len(drawn) != len(regions):
+            raise ResultNotReadable(
+                f"{path / 'regions.geojson'} is damaged: it has {len(drawn)} regions, run.json "
+                f"{len(regions)}; segment the slide again with --overwrite"
+            )
+        there = [one for one, region in zip(drawn, regions, strict=True) if not region["missing"]]
+        shape = shapely.intersection(shape, shapely.union_all(there))
     left_out = [tile["box"] for tile in record.get("tiles", {}).get("unreadable", ())]
     if left_out:
         boxes = [shapely.box(x, y, x + w, y + h) for x, y, w, h in left_out]
         shape = shapely.difference(shape, shapely.union_all(boxes))
-    return _polygons(shape)
-
-
-def regions_on(path: Path, record: Mapping[str, Any], origin: RoiOrigin = "auto") -> RegionFile:
-    """Read regions drawn in QuPath on the slide of a finished run; the slide is not needed.
-
-    Parameters
-    ----------
-    path : Path
-        GeoJSON, as for `wsiseg.read_regions`.
-    record : mapping
-        `run.json` of the run.
-    origin : {"auto", "bounds", "slide"}
-        What the file's coordinates are relative to.
-
-    Raises
-    ------
-    UsageError
-        As `wsiseg.read_regions` says.
-    ResultNotReadable
-        If the run does not say how large its slide is.
-    """
-    slide = record["slide"]
-    try:
-        size_px = (int(slide["width_px"]), int(slide["height_px"]))
-    except (KeyError, TypeError) as error:
-        raise ResultNotReadable(
-            f"the run of {slide['name']} does not say how large the slide is; segment it again "
-            "with --overwrite"
-        ) from error
-    bounds = Box(*(round(side) for side in slide["bounds"]))
-    return read_regions(path, str(slide["name"]), size_px, bounds, origin)
+    return shapely.MultiPolygon(list(_polygons(shape)))
 
 
 def tissue_mm2(
     shape: shapely.Geometry, analysed: shapely.MultiPolygon | None, mpp: float
 ) -> float | None:
     """Return the analysed area within a shape, mm²; None where it is not known."""
+    import shapely
+
     if analysed is None:
         return None
     return float(shapely.area(shapely.intersection(shape, analysed))) * mpp**2 / 1e6
 
 
-def _outline(path: Path, record: Mapping[str, Any]) -> shapely.MultiPolygon | None:
-    """Return all areas of one of a run's own files; those of missing cores are none."""
+def _own_shapes(path: Path) -> list[shapely.Geometry] | None:
+    """Return the areas in one of a run's own GeoJSON files, level-0 px; None if it is missing."""
+    import shapely
+
     try:
-        if not json.loads(path.read_bytes()).get("features"):
-            return shapely.MultiPolygon()
-        return union_of(regions_on(path, record).regions)
+        document = json.loads(path.read_bytes())
+        origin = [float(side) for side in document["origin_px"]]
+        shapes = [shapely.geometry.shape(one["geometry"]) for one in document["features"]]
+        moved = [shapely.transform(one, lambda xy_px: xy_px + origin) for one in shapes]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, AttributeError, UsageError) as error:
-        raise ResultNotReadable(f"{path} is damaged ({error}); segment the slide again") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ResultNotReadable(
+            f"{path} is damaged ({error}); segment the slide again with --overwrite"
+        ) from error
+    # Rounded to 0.01 px, outlines may touch themselves.
+    return [one if shapely.is_valid(one) else shapely.make_valid(one) for one in moved]
 
 
-def _polygons(shape: shapely.Geometry) -> shapely.MultiPolygon:
-    parts = [part for part in shapely.get_parts(shape) if part.geom_type == "Polygon"]
-    return shapely.MultiPolygon(parts)
+def _polygons(shape: shapely.Geometry) -> Iterator[shapely.Polygon]:
+    import shapely
+
+    for part in shapely.get_parts(shapely.get_parts(shape)):
+        if part.geom_type == "Polygon":
+            yield part

@@ -20,6 +20,7 @@ from wsiseg._class_features import (
     example_values,
     fills_of,
     refuse_missing,
+    slide_medians,
     without_the_empty,
 )
 from wsiseg._class_report import ClassReport, Labelled, check_model
@@ -348,8 +349,9 @@ def _classified(result: Result, model: LinearModel) -> Iterator[pa.RecordBatch]:
     names = pa.array(model.classes, pa.string())
     n_known = np.zeros(len(model.features), np.int64)
     n_rows = 0
+    medians = slide_medians(result, model.features)
     for batch in result.batches(["cell_id", *model.features]):
-        values = batch_values(batch, model.features)
+        values = batch_values(batch, model.features) - medians
         n_known += (~np.isnan(values)).sum(axis=0)
         n_rows += batch.num_rows
         probs = model.probabilities(values)

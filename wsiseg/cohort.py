@@ -16,6 +16,7 @@ from wsiseg.counting import (
     NOTHING,
     Sizes,
     TileCounts,
+    check_classes,
     count_groups,
     count_in_regions,
     count_slides,
@@ -148,7 +149,7 @@ def cohort_stats(
             groups = _pooled_groups(opened, known, wanted)
             rows = list(_pooled_rows(opened, groups, known, unit_column, confidence))
         table = pa.Table.from_pylist(rows, _schema(wanted))
-        notes = (*known.notes, *_notes(table))
+        notes = (*opened.run_notes, *known.notes, *_notes(table))
         return Answer(table, notes, opened.unread)
 
 
@@ -248,13 +249,12 @@ def _pooled_groups(opened: Query, known: Metadata, wanted: Sequence[str]) -> lis
 def _slide_rows(
     opened: Query, groups: Sequence[_Group], confidence: float
 ) -> Iterator[dict[str, Any]]:
-    count_slides(opened)
     counts = count_groups(opened, [[run.slide for run in group.runs] for group in groups])
+    for group, mine in zip(groups, counts, strict=True):
+        check_classes(group.runs[0], mine)
     tiles = count_tiles(opened)
-    for k, group in enumerate(groups):
-        yield from _one_slide(
-            group, {n: s for (i, n), s in counts.items() if i == k}, tiles, confidence
-        )
+    for group, mine in zip(groups, counts, strict=True):
+        yield from _one_slide(group, mine, tiles, confidence)
 
 
 def _one_slide(
@@ -279,20 +279,17 @@ def _pooled_rows(
 ) -> Iterator[dict[str, Any]]:
     of_slide = count_slides(opened)
     counts = count_groups(opened, [[run.slide for run in group.runs] for group in groups])
-    for k, group in enumerate(groups):
-        mine = {name: sizes for (i, name), sizes in counts.items() if i == k}
+    for group, mine in zip(groups, counts, strict=True):
         units, area_mm2 = unit_areas(group.runs, known, unit_column)
         for name in (*group.class_names, ALL_CLASSES):
             n = unit_counts(group.runs, units, of_slide, name)
             interval = density_of_units(n, area_mm2, confidence)
             row = _row(group, name, mine, group.analysed_mm2, group.no_density_reason)
+            n_units = int((area_mm2 > 0).sum())
             yield (
                 row
                 | _ends(interval, unit_column or "slides")
-                | {
-                    "n_slides": len(group.runs),
-                    "n_units": int((area_mm2 > 0).sum()),
-                }
+                | {"n_slides": len(group.runs), "n_units": n_units}
             )
 
 
@@ -331,7 +328,7 @@ def _region_rows(
         (run,) = group.runs
         for i, region in enumerate(run.record.get("regions", ())):
             place = {"region": region["name"], "region_class": region["class"]}
-            sizes = {c: s for (slide, k, c), s in counted.items() if (slide, k) == (run.slide, i)}
+            sizes = counted.get((run.slide, i), {})
             for name in (*group.class_names, ALL_CLASSES):
                 yield _region_row(group, region, name, sizes) | place
         for row in whole[run.slide]:
@@ -388,8 +385,12 @@ def _ends(interval: Interval, over: str) -> dict[str, Any]:
 
 
 def _notes(table: pa.Table) -> Iterator[str]:
-    rows = table.select(["class_name", "above_false_positives", "false_positives_per_mm2"])
-    low = [row["class_name"] for row in rows.to_pylist() if row["above_false_positives"] is False]
+    rows = table.select(["class_name", "n", "above_false_positives", "false_positives_per_mm2"])
+    low = [
+        row["class_name"]
+        for row in rows.to_pylist()
+        if row["n"] and row["above_false_positives"] is False
+    ]
     if low:
         names = ", ".join(dict.fromkeys(low))
         yield (

@@ -103,7 +103,11 @@ def compare_groups(
             )
         unit_column = unit_of(unit, known)
         compared = list(_compared(opened, known, column, unit_column, confidence))
-        notes = [*known.notes, *_notes(opened, known, column, compared, confidence)]
+        notes = [
+            *opened.run_notes,
+            *known.notes,
+            *_notes(opened, known, column, compared, confidence),
+        ]
         return Answer(pa.Table.from_pylist(compared, _SCHEMA), tuple(notes), opened.unread)
 
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import shapely
 from numpy.typing import NDArray
 
 from wsiseg.analysed import analysed_shape, tissue_mm2
@@ -62,9 +61,7 @@ def text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def count_groups(
-    opened: Query, members: Sequence[Sequence[str]]
-) -> dict[tuple[int, str | None], Sizes]:
+def count_groups(opened: Query, members: Sequence[Sequence[str]]) -> list[dict[str | None, Sizes]]:
     """Count the nuclei of groups of slides.
 
     Parameters
@@ -76,13 +73,14 @@ def count_groups(
 
     Returns
     -------
-    dict
-        By position of the group and class (`"(all)"`: all; None: without a class).  What has no
-        nuclei is not there.
+    list of dict
+        Of each group by class (`"(all)"`: all; None: without a class).  What has no nuclei is
+        not there.
     """
+    counts: list[dict[str | None, Sizes]] = [{} for _ in members]
     pairs = [(slide, k) for k, slides in enumerate(members) for slide in slides]
     if not pairs:
-        return {}
+        return counts
     rows = ", ".join(f"({text(slide)}, {k})" for slide, k in pairs)
     found = opened.run(
         f"WITH members(slide, k) AS (VALUES {rows}) "  # noqa: S608 - ours
@@ -90,21 +88,24 @@ def count_groups(
         "FROM cells JOIN members USING (slide) "
         "GROUP BY GROUPING SETS ((k, class_name), (k))"
     )
-    return {(row["k"], _class_of(row)): _sizes(row) for row in found.to_pylist()}
+    for row in found.to_pylist():
+        counts[row["k"]][_class_of(row)] = _sizes(row)
+    return counts
 
 
-def count_in_regions(opened: Query) -> dict[tuple[str, int, str | None], Sizes]:
-    """Count the nuclei of every region: by slide, position of the region, and class."""
+def count_in_regions(opened: Query) -> dict[tuple[str, int], dict[str | None, Sizes]]:
+    """Count the nuclei of every region: by slide and position of the region, then by class."""
+    counts: dict[tuple[str, int], dict[str | None, Sizes]] = defaultdict(dict)
     if not any(run.record.get("regions") for run in opened.runs):
-        return {}
+        return counts
     found = opened.run(
         f"SELECT slide, region_id, class_name, grouping(class_name) AS every, {_SIZES} "  # noqa: S608
         "FROM (SELECT slide, class_name, area_um2, unnest(region_ids) AS region_id FROM cells) "
         "GROUP BY GROUPING SETS ((slide, region_id, class_name), (slide, region_id))"
     )
-    return {
-        (row["slide"], row["region_id"], _class_of(row)): _sizes(row) for row in found.to_pylist()
-    }
+    for row in found.to_pylist():
+        counts[row["slide"], row["region_id"]][_class_of(row)] = _sizes(row)
+    return counts
 
 
 def count_slides(opened: Query) -> dict[tuple[str, str], int]:
@@ -117,19 +118,25 @@ def count_slides(opened: Query) -> dict[tuple[str, str], int]:
     """
     found = opened.run("SELECT slide, class_name, count(*) AS n FROM cells GROUP BY ALL")
     counts: dict[tuple[str, str], int] = defaultdict(int)
-    known = {run.slide: run.class_names for run in opened.runs}
+    known = {run.slide: run for run in opened.runs}
     for row in found.to_pylist():
         name = row["class_name"]
         counts[row["slide"], ALL_CLASSES] += row["n"]
-        if name is not None and name not in known[row["slide"]]:
-            raise ResultNotReadable(
-                f"the cells of {row['slide']} have the class {name!r}, which its classes "
-                f"({', '.join(known[row['slide']]) or 'none'}) do not hold; segment the slide "
-                "again with --overwrite"
-            )
+        check_classes(known[row["slide"]], [name])
         if name is not None:
             counts[row["slide"], name] = row["n"]
     return counts
+
+
+def check_classes(run: AskedRun, found: Iterable[str | None]) -> None:
+    """Raise ResultNotReadable if there is a class that a run does not have."""
+    for name in found:
+        if name is not None and name not in (*run.class_names, ALL_CLASSES):
+            raise ResultNotReadable(
+                f"the cells of {run.slide} have the class {name!r}, which its classes "
+                f"({', '.join(run.class_names) or 'none'}) do not hold; segment the slide again "
+                "with --overwrite"
+            )
 
 
 def count_tiles(opened: Query) -> dict[str, TileCounts]:
@@ -180,6 +187,8 @@ def _tile_areas(run: AskedRun, tiles: pa.Table) -> NDArray[np.float64]:
     mpp = float(run.record["slide"]["mpp"])
     x, y, width, height = (tiles[name].to_numpy() for name in ("x", "y", "width", "height"))
     if run.record.get("regions"):
+        import shapely  # takes longer than most answers
+
         shape = analysed_shape(run.path, run.record)
         if shape is None:
             return np.zeros(len(x))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import shapely
 from numpy.typing import NDArray
 
 from wsiseg.analysed import analysed_shape, tissue_mm2
@@ -17,12 +16,17 @@ from wsiseg.errors import UnknownName, UsageError
 from wsiseg.mixing import class_index
 
 if TYPE_CHECKING:
+    import shapely
+
     from wsiseg.results import Result
 
 STEPS = 50
 """A square's side over the step by which it is moved."""
 
 _BITS = 24
+_FAR = 1 << _BITS
+_STRIP = 256
+"""Rows of squares looked at at once: memory grows with a slide's width, not its area."""
 
 _SCHEMA = pa.schema(
     [
@@ -44,10 +48,10 @@ def densest_squares(
 ) -> pa.Table:
     """Find, for each class, the square of some area that holds the most nuclei.
 
-    Squares are moved by 1/50 of their side (20 µm for 1 mm²); a nucleus belongs to the square
-    that holds its centroid, with its left and top edge.  Of equal ones the first from the top,
-    then from the left, is given.  Glass in a square counts neither as tissue nor as zero:
-    `analysed_share` says how much of it was analysed.
+    Squares lie on the slide and are moved by 1/50 of their side (20 µm for 1 mm²); a nucleus
+    belongs to the square that holds its centroid, with its left and top edge.  Of equal ones the
+    first from the top, then from the left, is given.  Glass in a square counts neither as tissue
+    nor as zero: `analysed_share` says how much of it was analysed.
 
     Parameters
     ----------
@@ -81,10 +85,11 @@ def densest_squares(
     names = _names(result, classes)
     analysed = analysed_shape(result.path, result.run)
     square, n_of = _count_steps(result, side_um / STEPS)
+    last = _last_steps(result, side_um / STEPS)
     position = {name: i for i, name in enumerate((*result.class_names, ALL_CLASSES))}
     rows = []
     for name in names:
-        place = _best(square, n_of[:, position[name]])
+        place = _best(square, n_of[:, position[name]], last)
         rows.append(
             {"class_name": name, "n": 0, "side_um": side_um}
             if place is None
@@ -125,21 +130,42 @@ def _count_steps(result: Result, step_um: float) -> tuple[NDArray[np.int64], NDA
     return square, np.column_stack([table[:, 1:], table.sum(axis=1)])
 
 
-def _best(square: NDArray[np.int64], n: NDArray[np.int64]) -> tuple[int, int, int] | None:
+def _last_steps(result: Result, step_um: float) -> tuple[int, int]:
+    """Return row and column of the last step at which a square may begin: on the slide."""
+    slide = result.run["slide"]
+    sides_um = [slide.get(name, math.inf) * result.mpp for name in ("height_px", "width_px")]
+    row, col = (
+        _FAR if math.isinf(side) else max(0, math.ceil(side / step_um) - STEPS) for side in sides_um
+    )
+    return row, col
+
+
+def _best(
+    square: NDArray[np.int64], n: NDArray[np.int64], last: tuple[int, int]
+) -> tuple[int, int, int] | None:
     """Return row, column of the first step of the fullest window, and its count."""
     there = n > 0
     if not there.any():
         return None
-    first = square[there].min(axis=0) - (STEPS - 1)
-    counts = np.zeros(square[there].max(axis=0) - first + STEPS, np.int64)
-    at = square[there] - first
-    counts[at[:, 0], at[:, 1]] = n[there]
-    sums = np.zeros(np.array(counts.shape) + 1, np.int64)
-    sums[1:, 1:] = counts.cumsum(axis=0).cumsum(axis=1)
-    windows = sums[STEPS:, STEPS:] - sums[:-STEPS, STEPS:] - sums[STEPS:, :-STEPS]
-    windows += sums[:-STEPS, :-STEPS]
-    row, col = np.unravel_index(windows.argmax(), windows.shape)
-    return int(row + first[0]), int(col + first[1]), int(windows[row, col])
+    square, n = square[there], n[there]
+    low = np.clip(square.min(axis=0) - (STEPS - 1), 0, last)
+    high = np.clip(square.max(axis=0), 0, last)
+    best = (0, 0, 0)
+    for top in range(int(low[0]), int(high[0]) + 1, _STRIP):
+        bottom = min(top + _STRIP, int(high[0]) + 1)
+        # In raster order.
+        a, b = np.searchsorted(square[:, 0], [top, bottom + STEPS - 1])
+        counts = np.zeros((bottom - top + STEPS, high[1] - low[1] + 1 + STEPS), np.int64)
+        row, col = square[a:b, 0] - top + 1, square[a:b, 1] - low[1] + 1
+        seen = col < counts.shape[1]
+        counts[row[seen], col[seen]] = n[a:b][seen]
+        sums = counts.cumsum(axis=0).cumsum(axis=1)
+        windows = sums[STEPS:, STEPS:] - sums[:-STEPS, STEPS:]
+        windows += sums[:-STEPS, :-STEPS] - sums[STEPS:, :-STEPS]
+        at = np.unravel_index(windows.argmax(), windows.shape)
+        if windows[at] > best[2]:
+            best = (int(at[0] + top), int(at[1] + low[1]), int(windows[at]))
+    return best
 
 
 def _described(
@@ -148,6 +174,8 @@ def _described(
     side_um: float,
     analysed: shapely.MultiPolygon | None,
 ) -> dict[str, float | int | None]:
+    import shapely  # takes longer than most answers
+
     row, col, n = place
     x_um, y_um = col * side_um / STEPS, row * side_um / STEPS
     x, y, side = (value / result.mpp for value in (x_um, y_um, side_um))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from wsiseg.models import list_models
@@ -30,8 +31,7 @@ def false_positives(model: Mapping[str, Any]) -> dict[str, float]:
     found = _of_about(model.get("card", {}).get("about", {}))
     if found:
         return found
-    same = [card.about for card in list_models() if card.sha256 == model.get("sha256")]
-    return _of_about(same[0]) if same else {}
+    return _of_shipped(str(model.get("sha256")))
 
 
 def stands_out(per_mm2: float | None, rate: float | None) -> bool | None:
@@ -39,6 +39,12 @@ def stands_out(per_mm2: float | None, rate: float | None) -> bool | None:
     if per_mm2 is None or rate is None:
         return None
     return per_mm2 >= MULTIPLE * rate
+
+
+@cache
+def _of_shipped(sha256: str) -> dict[str, float]:
+    same = [card.about for card in list_models() if card.sha256 == sha256]
+    return _of_about(same[0]) if same else {}
 
 
 def _of_about(about: Any) -> dict[str, float]:

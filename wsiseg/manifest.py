@@ -48,6 +48,10 @@ def started_run(plan: RunPlan, started: str) -> dict[str, Any]:
         "format_version": RUN_FORMAT_VERSION,
         "result_version": RESULT_VERSION,
         "wsiseg_version": version("wsiseg"),
+        "versions": {
+            "Python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "numpy", "openslide-python")},
+        },
         "use": RESEARCH_USE,
         "status": "running",
         "error": None,

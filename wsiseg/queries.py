@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -49,7 +50,7 @@ class Query:
         """
         import duckdb
 
-        check_select(self._connection, sql, TABLES)
+        tree = check_select(self._connection, sql, TABLES)
         try:
             return _plain_numbers(self._connection.sql(sql).to_arrow_table())
         except duckdb.PermissionException as error:
@@ -57,14 +58,33 @@ class Query:
                 f"the query asks for what it may not ({_said(error)}); it may read the tables "
                 f"{', '.join(TABLES)}, and nothing else"
             ) from error
-        except (duckdb.IOException, duckdb.InvalidInputException) as error:
-            raise _damaged(error) from error
         except duckdb.OutOfMemoryException as error:
             raise UsageError(
                 f"the query needs more than {MEMORY_GB} GB of memory; group, filter or LIMIT it"
             ) from error
         except duckdb.Error as error:
-            raise UsageError(f"the query cannot be answered: {_said(error)}") from error
+            if _is_of_a_file(error):
+                raise _damaged(error) from error
+            raise UsageError(
+                f"the query cannot be answered: {_said(error)}{self._no_features(tree)}"
+            ) from error
+
+    def _no_features(self, tree: Any) -> str:
+        if self._files["features"] or "features" not in names_in(tree):
+            return ""
+        return "; no run has features.parquet: segment anew with --measure, and --overwrite"
+
+    @property
+    def run_notes(self) -> list[str]:
+        """What to mind about the runs, whatever is asked: a sentence each."""
+        versions = Counter(run.record.get("result_version") for run in self.runs)
+        if len(versions) < 2:
+            return []
+        listed = ", ".join(f"{n} of {version}" for version, n in versions.most_common())
+        return [
+            f"the runs were made with different result versions ({listed}): their nuclei differ a "
+            "little for that alone"
+        ]
 
     def notes(self, sql: str) -> list[str]:
         """Return, a sentence each, what the runs lack of what a SELECT names.
@@ -75,7 +95,7 @@ class Query:
             As `run` does, if it is no SELECT.
         """
         named = names_in(check_select(self._connection, sql, TABLES))
-        said = []
+        said = [*self.run_notes]
         n_runs = len(self.runs)
         for table in ("features", "tiles"):
             n = n_runs - len(self._files[table])
@@ -175,6 +195,18 @@ def _plain_numbers(table: pa.Table) -> pa.Table:
         return table.cast(pa.schema(fields))
     except pa.ArrowInvalid:
         return table
+
+
+def _is_of_a_file(error: Exception) -> bool:
+    """Return whether an error is about what is in a file, rather than about the question."""
+    import duckdb
+
+    kinds = (duckdb.IOException, duckdb.InternalException, duckdb.SerializationException)
+    words = ("parquet", "protocol", "thrift", "zstd", "decompress", "invalid data", "corrupt")
+    # What the reader of Parquet throws by itself comes without a kind.
+    if type(error) is duckdb.Error or isinstance(error, kinds):
+        return True
+    return any(word in str(error).lower() for word in words)
 
 
 def _damaged(error: Exception) -> ResultNotReadable:

@@ -40,14 +40,11 @@ from wsiseg.errors import (
 from wsiseg.exporters import find_exporter
 from wsiseg.geometry import Frame
 from wsiseg.mixing import class_mixing
-from wsiseg.within import shape_within, stats_within
 
 __all__ = ["Result", "class_numbers", "find_results", "finished_record", "open_result"]
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
-
-    from wsiseg.regions import RoiOrigin
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,7 +192,7 @@ class Result:
     def cells(
         self,
         classes: Sequence[str] | None = None,
-        within: BaseGeometry | str | Path | None = None,
+        within: BaseGeometry | None = None,
         columns: Sequence[str] | None = None,
     ) -> pa.Table:
         """Return the nuclei of some classes and of some region, one a row.
@@ -205,9 +202,9 @@ class Result:
         classes
             Names of the classes wanted; None for all nuclei, also those without a class.
         within
-            Polygon or multipolygon in level-0 pixels, or a GeoJSON file from QuPath with one
-            region or more.  A nucleus is taken if its centroid lies inside; exactly on the
-            boundary is outside (the OGC's *within*).
+            Polygon or multipolygon in level-0 pixels; `wsiseg.region_shape` reads one from
+            QuPath.  A nucleus is taken if its centroid lies inside; exactly on the boundary is
+            outside (the OGC's *within*).
         columns
             Names of the columns wanted, in that order, also of `feature_names`; None for all
             of the cell table.
@@ -222,7 +219,7 @@ class Result:
         UnknownName
             If there is no such class or column.
         UsageError
-            If `within` is no valid polygon, or a file that cannot be used.
+            If `within` is no valid polygon.
         ResultNotReadable
             If the table is missing or damaged.
         """
@@ -232,7 +229,7 @@ class Result:
             if name not in self.class_names:
                 known = ", ".join(self.class_names) or "none (the model has no classes)"
                 raise UnknownName(f"{self.name} has no class {name!r}; known: {known}")
-        return read_cells(self.cell_files, classes, shape_within(within, self.run), columns)
+        return read_cells(self.cell_files, classes, within, columns)
 
     def summary(self) -> dict[str, Any]:
         """Count the nuclei of each class, and all of them.
@@ -305,10 +302,6 @@ class Result:
     def mixing(self) -> pa.Table:
         """Count which classes are nearest neighbours; see `wsiseg.class_mixing`."""
         return class_mixing(self)
-
-    def stats_within(self, regions: str | Path, roi_origin: RoiOrigin = "auto") -> pa.Table:
-        """Count nuclei in regions drawn in QuPath; see `wsiseg.stats_within`."""
-        return stats_within(self, regions, roi_origin)
 
     def export(self, format: str, destination: str | Path, **options: Any) -> Path:  # noqa: A002
         """Write the result in another format.

@@ -11,15 +11,15 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from wsiseg.analysed import analysed_shape, regions_on, tissue_mm2
+from wsiseg.analysed import analysed_shape, tissue_mm2
 from wsiseg.cell_table import ALL_CLASSES
 from wsiseg.detection import false_positives, stands_out
+from wsiseg.errors import ResultNotReadable
+from wsiseg.geometry import Box
 from wsiseg.mixing import class_index
-from wsiseg.regions import Region, RoiOrigin, union_of
+from wsiseg.regions import Region, RoiOrigin, read_regions, union_of
 
 if TYPE_CHECKING:
-    from shapely.geometry.base import BaseGeometry
-
     from wsiseg.results import Result
 
 _SCHEMA = pa.schema(
@@ -64,7 +64,7 @@ def stats_within(result: Result, regions: str | Path, roi_origin: RoiOrigin = "a
     ResultNotReadable
         If the run is damaged.
     """
-    drawn = regions_on(Path(regions), result.run, roi_origin).regions
+    drawn = _regions_on(Path(regions), result.run, roi_origin)
     names = result.class_names
     found = _members(result, drawn)
     analysed = analysed_shape(result.path, result.run)
@@ -95,19 +95,46 @@ def stats_within(result: Result, regions: str | Path, roi_origin: RoiOrigin = "a
     return pa.Table.from_pylist(rows, _SCHEMA)
 
 
-def shape_within(
-    within: BaseGeometry | str | Path | None, record: Mapping[str, Any]
-) -> BaseGeometry | None:
-    """Return what `Result.cells` is to look in: of a file, all its regions together.
+def region_shape(
+    result: Result, regions: str | Path, roi_origin: RoiOrigin = "auto"
+) -> shapely.MultiPolygon:
+    """Return the area drawn in a GeoJSON file, for `Result.cells`: all its regions together.
+
+    Parameters
+    ----------
+    result, regions, roi_origin
+        As for `stats_within`.
 
     Raises
     ------
     UsageError
         If the file cannot be used.
+
+    Examples
+    --------
+    >>> result.cells(within=region_shape(result, "tumour.geojson"))  # doctest: +SKIP
     """
-    if not isinstance(within, str | Path):
-        return within
-    return union_of(regions_on(Path(within), record).regions)
+    return union_of(_regions_on(Path(regions), result.run, roi_origin))
+
+
+def _regions_on(path: Path, record: Mapping[str, Any], origin: RoiOrigin) -> tuple[Region, ...]:
+    """Return regions drawn on the slide of a finished run; the slide is not needed.
+
+    Raises
+    ------
+    ResultNotReadable
+        If the run does not say how large its slide is.
+    """
+    slide = record["slide"]
+    try:
+        size_px = (int(slide["width_px"]), int(slide["height_px"]))
+    except (KeyError, TypeError) as error:
+        raise ResultNotReadable(
+            f"the run of {slide['name']} does not say how large the slide is; segment it again "
+            "with --overwrite"
+        ) from error
+    bounds = Box(*(round(side) for side in slide["bounds"]))
+    return read_regions(path, str(slide["name"]), size_px, bounds, origin).regions
 
 
 def _members(

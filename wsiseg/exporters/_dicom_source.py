@@ -15,6 +15,13 @@ WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """SOP class of VL Whole Slide Microscopy Image Storage."""
 
 
+_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
+_MAY_BE_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "ReferringPhysicianName"),
+    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
+)
+
+
 class Source(NamedTuple):
     """What annotations refer to."""
 
@@ -44,15 +51,12 @@ def made_up_source(result: ExportableResult) -> Source:
     data_set = needed("dicom-ann", "pydicom").Dataset()
     fingerprint = str(result.run["slide"].get("fingerprint", result.name))
     space = run_namespace(fingerprint, "")
-    for kind in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID"):
+    for kind in _UIDS:
         setattr(data_set, kind, f"2.25.{uuid.uuid5(space, f'dicom slide {kind}').int}")
     data_set.SOPClassUID = WHOLE_SLIDE
     data_set.Modality = "SM"
-    for empty in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex"):
+    for empty in _MAY_BE_EMPTY:
         setattr(data_set, empty, "")
-    for empty in ("AccessionNumber", "StudyID", "StudyDate", "StudyTime"):
-        setattr(data_set, empty, "")
-    data_set.ReferringPhysicianName = ""
     data_set.TotalPixelMatrixColumns = int(result.run["slide"]["width_px"])
     data_set.TotalPixelMatrixRows = int(result.run["slide"]["height_px"])
     return Source(
@@ -79,13 +83,10 @@ def read_source(path: Path, result: ExportableResult) -> Source:
     size = int(result.run["slide"]["width_px"]), int(result.run["slide"]["height_px"])
     found: list[str] = []
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        try:
-            image = pydicom.dcmread(file, stop_before_pixels=True)
-        except (pydicom.errors.InvalidDicomError, IsADirectoryError):
+        image = _whole_slide(pydicom, file)
+        if image is None:
             continue
-        if image.get("SOPClassUID") != WHOLE_SLIDE:
-            continue
-        own = int(image.TotalPixelMatrixColumns), int(image.TotalPixelMatrixRows)
+        own = tuple(int(image.get(f"TotalPixelMatrix{way}", 0)) for way in ("Columns", "Rows"))
         if own == size and "VOLUME" in image.get("ImageType", ()):
             return Source(image, "The image referred to is that of the source file.", "")
         found.append(f"{own[0]} × {own[1]} px")
@@ -94,3 +95,19 @@ def read_source(path: Path, result: ExportableResult) -> Source:
         f"{path.name} holds no DICOM whole-slide image of {size[0]} × {size[1]} px, the size of "
         f"{result.name}{listed}; give the file of its finest level, or the folder of the slide"
     )
+
+
+def _whole_slide(pydicom: Any, file: Path) -> Any | None:
+    """Return what a file of a whole slide says of it, without its pixels; None: it is none."""
+    if not file.is_file():
+        return None
+    try:
+        image = pydicom.dcmread(file, stop_before_pixels=True)
+    except pydicom.errors.InvalidDicomError:
+        return None
+    if image.get("SOPClassUID") != WHOLE_SLIDE or any(uid not in image for uid in _UIDS):
+        return None
+    for keyword in _MAY_BE_EMPTY:
+        if keyword not in image:
+            setattr(image, keyword, "")
+    return image

@@ -68,12 +68,19 @@ def classes_attributes(
     class_colours
         Red, green, blue (0 to 255) of the class names; grey where one is missing.
     """
+    return _label_attributes("classes", pixel_um, described_classes(class_values, class_colours))
+
+
+def described_classes(
+    class_values: Sequence[tuple[int, str]], class_colours: Mapping[str, tuple[int, int, int]]
+) -> dict[str, Any]:
+    """Return what `image-label` says of the values of a class image."""
     colours = [
         {"label-value": value, "rgba": [*map(int, class_colours.get(name, _GREY)), 255]}
         for value, name in class_values
     ]
     names = [{"label-value": value, "class": name} for value, name in class_values]
-    return _label_attributes("classes", pixel_um, {"colors": colours, "properties": names})
+    return {"colors": colours, "properties": names}
 
 
 def labels_attributes() -> dict[str, Any]:

@@ -64,9 +64,8 @@ def export_anndata(
     OutputNotWritable
         If the operating system refuses to write.
     """
-    needed("anndata")
-    table = annotated_table(result, options, options.unit)
     refuse_existing(destination)
+    table = annotated_table(result, options, options.unit)
     with finished_file(destination) as partial:
         table.write_h5ad(partial, compression="gzip")
 

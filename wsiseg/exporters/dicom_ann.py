@@ -245,6 +245,9 @@ def _annotations(groups: list[Any], content: str, result: ExportableResult, sour
         specific_character_set="ISO_IR 192",
         series_description=f"Nuclei by wsiseg. {source.short}".strip()[:64],
     )
+    if "Laterality" not in made:
+        # Of a paired organ it has to be there; of which organ this is we know nothing.
+        made.Laterality = ""
     _date(made, result)
     return made
 

@@ -36,6 +36,7 @@ from zarr.codecs import ZstdCodec
 from wsiseg.errors import ResultNotReadable, UsageError
 from wsiseg.exporters import ExportableResult, _ngff
 from wsiseg.exporters._finish import finished_directory, refuse_existing
+from wsiseg.exporters._ome_zarr_classes import repaint_classes
 from wsiseg.exporters._ome_zarr_older import write_older
 from wsiseg.exporters._paint import UNKNOWN_VALUE, Paint, paint_box, paint_of
 from wsiseg.exporters._shards import MakeShard, Pyramid, Tasks
@@ -225,7 +226,7 @@ _AS_IN_THE_RUN = OmeZarrOptions()
 def export_ome_zarr(
     result: ExportableResult, destination: Path, options: OmeZarrOptions = _AS_IN_THE_RUN
 ) -> None:
-    """Copy a run's masks to `destination`.
+    """Copy a run's masks to `destination`; the classes are those of the version that is read.
 
     Memory does not depend on the size of the slide.
 
@@ -249,6 +250,15 @@ def export_ome_zarr(
             shutil.copytree(masks, folder, dirs_exist_ok=True)
         else:
             write_older(masks, folder)
+        if result.classes_version is not None:
+            names = list(result.class_colours)
+            described = _ngff.described_classes(_class_values(names), result.class_colours)
+            repaint_classes(folder, result.batches(["class_name"]), names, described)
+
+
+def _class_values(class_names: Sequence[str]) -> list[tuple[int, str]]:
+    """Return the value of each class in the class image, and its name."""
+    return [*enumerate(class_names, start=1), (UNKNOWN_VALUE, _UNKNOWN_NAME)]
 
 
 def _pyramid(finest: Frame, coarsest_px: int) -> list[Frame]:
@@ -291,7 +301,7 @@ def _create(group: zarr.Group, name: str, frame: Frame, dtype: str, channels: in
 def _label_maker(root: zarr.Group, frames: Sequence[Frame], source: MaskSource) -> MakeShard:
     """Make the label arrays and return what fills them."""
     pixel_um = _pixel_um(source, frames)
-    values = [*enumerate(source.class_names, start=1), (UNKNOWN_VALUE, _UNKNOWN_NAME)]
+    values = _class_values(source.class_names)
     group = root.create_group("labels", attributes=_ngff.labels_attributes())
     group.create_group("nuclei", attributes=_ngff.nuclei_attributes(pixel_um))
     group.create_group(

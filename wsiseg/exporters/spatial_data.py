@@ -66,6 +66,7 @@ def export_spatialdata(
         If the operating system refuses to write.
     """
     spatialdata = needed("spatialdata")
+    refuse_existing(destination)
     table = _table(result, options)
     elements: dict[str, Any] = {"tables": {TABLE: table}}
     if table.n_obs:
@@ -73,7 +74,6 @@ def export_spatialdata(
     if options.labels:
         elements["labels"] = {LABELS: _labels(result)}
     data = spatialdata.SpatialData(**elements, attrs={"wsiseg": run_facts(result)})
-    refuse_existing(destination)
     with finished_directory(destination) as partial:
         # It makes its folder itself.
         with warnings.catch_warnings():

@@ -87,7 +87,8 @@ def write_report(
         back = _address(home / PAGE, target.parent) if is_cohort else ""
         try:
             page = slide_page(result, name, back)
-            slides.append(cohort_slide(result, name, _address(target, home)))
+            if is_cohort:
+                slides.append(cohort_slide(result, name, _address(target, home)))
         except ResultNotReadable as error:
             if not is_cohort:
                 raise
@@ -120,7 +121,8 @@ def _opened(paths: Sequence[Path]) -> tuple[list[Result], list[Problem]]:
 def _problem(path: Path, start: Path, error: ResultNotReadable) -> Problem:
     place = Path(os.path.relpath(path.absolute(), start.absolute())).as_posix()
     said = without_folders(str(error), path, path.parent, start)
-    return Problem(place.removesuffix(".wsiseg"), said.strip())
+    # The place stands beside it.
+    return Problem(place.removesuffix(".wsiseg"), said.removeprefix("…").strip())
 
 
 def _common_folder(runs: str | Path | Sequence[str | Path], paths: Sequence[Path]) -> Path:

@@ -121,8 +121,9 @@ def _area(result: Result) -> Iterator[str]:
     if isinstance(tissue, Mapping) and "target_mpp" in tissue:
         what = f"Tissue, found by its stain at {short(tissue['target_mpp'])} µm per pixel,"
     else:
-        # "none" or the hash of a file with outlines.
-        what = "The whole slide" if tissue == "none" else "Tissue, as outlined in a file,"
+        # "none", the hash of a file with outlines, or nothing.
+        drawn = "Tissue, as outlined in a file," if tissue else "The analysed area"
+        what = "The whole slide" if tissue == "none" else drawn
     n = len(result.regions)
     within = f" within {n} region{'s' if n > 1 else ''} of interest" if n else ""
     yield f"{what}{within} measured {short(result.analysed_mm2, 4)} mm²; densities refer to it."

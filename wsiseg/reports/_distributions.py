@@ -15,6 +15,8 @@ from wsiseg.reports._classes import css_of
 from wsiseg.results import Result
 
 _BINS = 36
+_OF = ("a nucleus", "its class")
+"""What probabilities are of; the others have units."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,11 @@ class Measure:
     high: float | None = None
     """Ends of its axis; None: chosen from the values."""
 
+    @property
+    def name(self) -> str:
+        """What it is called where there is no unit to tell it from others."""
+        return f"{self.title} of {self.unit}" if self.unit in _OF else self.title
+
 
 MEASURES = (
     Measure("area_um2", "Nuclear area", "µm²", low=0.0),
@@ -35,7 +42,7 @@ MEASURES = (
     Measure("hematoxylin_od_mean", "Haematoxylin density", "OD"),
     Measure("eosin_od_mean", "Eosin density", "OD"),
     Measure("nearest_cell_um", "Nearest nucleus", "µm", low=0.0),
-    Measure("nucleus_prob", "Probability", "nucleus", 0.0, 1.0),
+    Measure("nucleus_prob", "Probability", "a nucleus", 0.0, 1.0),
     Measure("class_prob", "Probability", "its class", 0.0, 1.0),
 )
 
@@ -85,19 +92,19 @@ def distributions(result: Result) -> Iterator[Distribution | NoDistribution]:
     """Yield what can be said of each of `MEASURES`; one column at a time is held."""
     for measure in MEASURES:
         if result.run["n_cells"] == 0:
-            yield NoDistribution(measure.title, "no nuclei were found")
+            yield NoDistribution(measure.name, "no nuclei were found")
             continue
         found = _values(result, measure.column)
         if found is None:
             why = "the version of wsiseg that made this run did not measure it"
-            yield NoDistribution(measure.title, why)
+            yield NoDistribution(measure.name, why)
         elif not np.isfinite(found[0]).any():
             why = (
                 "the model has no classes"
                 if measure.column == "class_prob" and not result.class_names
                 else "the run left the column empty (an older version, or its options)"
             )
-            yield NoDistribution(measure.title, why)
+            yield NoDistribution(measure.name, why)
         else:
             yield _distribution(result, measure, *found)
 

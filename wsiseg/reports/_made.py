@@ -95,7 +95,7 @@ def _slide_rows(result: Result) -> Rows:
     said = {
         "Slide": result.name,
         "Size": size if "width_px" in slide else None,
-        "Scale": _with_unit(result.mpp, f"µm per pixel ({_source(slide.get('mpp_source'))})"),
+        "Scale": _with_unit(result.mpp, f"µm per pixel{_source(slide.get('mpp_source'))}"),
         "Objective": _with_unit(slide.get("objective_power"), "x"),
         "Scanner format": slide.get("vendor"),
         "Read with": slide.get("reader"),
@@ -135,7 +135,8 @@ def _with_unit(value: Any, unit: str, digits: int = 4) -> str | None:
 
 
 def _source(said: Any) -> str:
-    return {"file": "from the file", "mpp": "given"}.get(str(said), str(said))
+    known = {"file": "from the file", "mpp": "given"}
+    return f" ({known.get(str(said), said)})" if said else ""
 
 
 def _when(text: Any) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +99,8 @@ class SlideView:
     no_crops: str
     """Why there are no crops; empty if there are."""
     distributions: tuple[Distribution, ...]
-    missing: tuple[NoDistribution, ...]
+    missing: tuple[tuple[str, tuple[str, ...]], ...]
+    """Why measurements are not shown, and which."""
     tiles: ShownTiles | None
     regions: tuple[RegionRow, ...]
     made: Made
@@ -147,7 +149,7 @@ def slide_view(result: Result, name: str, home: str = "") -> SlideView:
         crop_groups=_crop_groups(result, stored),
         no_crops=no_crops,
         distributions=tuple(one for one in spread if isinstance(one, Distribution)),
-        missing=tuple(one for one in spread if isinstance(one, NoDistribution)),
+        missing=_missing(spread),
         tiles=shown_tiles(result.path, canvas),
         regions=tuple(_region_rows(result)),
         made=how_it_was_made(result),
@@ -155,6 +157,17 @@ def slide_view(result: Result, name: str, home: str = "") -> SlideView:
         colours=colour_rules(result),
         home=home,
     )
+
+
+def _missing(
+    spread: Sequence[Distribution | NoDistribution],
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return the titles of what cannot be shown, by the reason."""
+    titles: dict[str, list[str]] = {}
+    for one in spread:
+        if isinstance(one, NoDistribution):
+            titles.setdefault(one.reason, []).append(one.title)
+    return tuple((reason, tuple(found)) for reason, found in titles.items())
 
 
 def _stored_crops(result: Result) -> tuple[StoredCrops | None, str]:
