@@ -20,7 +20,7 @@ import pytest
 import shapely
 from PIL import Image
 from review_runs import MPP, ORIGIN, area_file, reviewable_run, reviewable_table
-from run_dirs import CLASSES
+from run_dirs import CLASSES, RUN
 from typer.testing import CliRunner
 
 import wsiseg
@@ -555,6 +555,57 @@ def test_classes_that_stand_for_something_else_are_refused(
     named = reviewable_run(tmp_path / "named.svs.wsiseg", table)
     with pytest.raises(UsageError, match=re.escape(f"has the class '{name}'")):
         make_review(named, tmp_path / "n.geojson")
+
+
+def test_squares_of_another_review_are_no_nuclei(tmp_path: Path) -> None:
+    # Tissue up to the slide's edge, so that squares are cut off there.
+    x, y, width, height = RUN["slide"]["bounds"]
+    everywhere = shapely.box(x, y, x + width, y + height)
+    table = reviewable_table([(1000.0, 800.0)], [None])
+    run = reviewable_run(tmp_path / "a.svs.wsiseg", table, everywhere)
+    for name, seed in (("one", 0), ("two", 1)):
+        options = ReviewOptions(900, share_uncertain=0, seed=seed)
+        make_review(run, tmp_path / f"{name}.geojson", options, name=name)
+    one, two = (json.loads((tmp_path / f"{n}.geojson").read_text()) for n in ("one", "two"))
+    areas = [shapely.geometry.shape(s["geometry"]).area for s in squares_and_nuclei(two)[0]]
+    assert min(areas) < max(areas) / 2, "no square is as small as a nucleus may be"
+    both = {**one, "features": [*one["features"], *two["features"]]}
+    path = _plain(tmp_path, json.dumps(as_qupath_writes(both, np.random.default_rng(0))))
+    with pytest.raises(UsageError, match=r"squares of 2 reviews \(one, two\).*--name"):
+        read_review(run, path)
+    for name, other in (("one", "two"), ("two", "one")):
+        review = read_review(run, path, name=name)
+        assert review.is_untouched
+        assert any(f"were ignored ({other})" in note for note in review.notes)
+    # Also without what the sample said of them.
+    for square in squares_and_nuclei(two)[0]:
+        square["id"] = ""
+        del square["properties"]["metadata"]
+    both = {**one, "features": [*one["features"], *two["features"]]}
+    review = read_review(run, _plain(tmp_path, json.dumps(both)), name="one", overwrite=True)
+    assert review.is_untouched
+
+
+def test_other_coordinates_are_refused_and_one_moved_square_is_told(
+    small: Small, tmp_path: Path
+) -> None:
+    run, _, document = small
+    squares, nuclei = squares_and_nuclei(document)
+
+    def shifted(features: list[Document]) -> list[Document]:
+        moved = copy.deepcopy(features)
+        for one in moved:
+            ring = one["geometry"]["coordinates"][0]
+            one["geometry"]["coordinates"] = [[[x + 30, y - 20] for x, y in ring]]
+        return moved
+
+    everything = {**document, "features": shifted([*squares, *nuclei])}
+    with pytest.raises(UsageError, match="all squares lie 30 px in x and -20 px in y"):
+        read(run, tmp_path, everything)
+    some = {**document, "features": [*shifted(squares[:1]), *squares[1:], *nuclei]}
+    review = read(run, tmp_path, some)
+    assert review.is_untouched
+    assert any("review 01 came back with another outline" in note for note in review.notes)
 
 
 def test_a_square_that_is_not_there_was_not_reviewed(shared_run: Path, tmp_path: Path) -> None:

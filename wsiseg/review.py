@@ -57,7 +57,7 @@ from wsiseg._review_records import (
 )
 from wsiseg._review_sheet import review_sheet
 from wsiseg._review_squares import cells_in_squares, draw_sample, slide_bounds, sum_cells
-from wsiseg.errors import ResultNotReadable
+from wsiseg.errors import ResultNotReadable, UsageError
 from wsiseg.regions import read_packed
 from wsiseg.results import Result
 from wsiseg.run_choice import open_one_result
@@ -364,17 +364,25 @@ def _review_of(
     folders = review_folders(result, name, to)
     bounds = slide_bounds(result)
     refused: list[NoSquare] = []
+    fitting: list[tuple[Path, ReviewSample, EditedFile]] = []
     for folder in folders:
         sample = read_sample(folder / SAMPLE)
         try:
-            found = parse_edited(content, label, sample, bounds)
+            fitting.append((folder, sample, parse_edited(content, label, sample, bounds)))
         except NoSquare as error:
             refused.append(error)
-            continue
-        if sample.fingerprint != sum_cells(result, sample.grid).fingerprint:
-            raise ResultNotReadable(
-                f"{result.path.name} is not the run the review {sample.name!r} was made from: "
-                "its nuclei differ; make the review again"
-            )
-        return folder, sample, found
-    raise refused[0]
+    if not fitting:
+        raise refused[0]
+    if len(fitting) > 1:
+        names = ", ".join(sample.name for _, sample, _ in fitting)
+        raise UsageError(
+            f"{label} holds squares of {len(fitting)} reviews ({names}); say with --name which "
+            "one to read"
+        )
+    sample = fitting[0][1]
+    if sample.fingerprint != sum_cells(result, sample.grid).fingerprint:
+        raise ResultNotReadable(
+            f"{result.path.name} is not the run the review {sample.name!r} was made from: "
+            "its nuclei differ; make the review again"
+        )
+    return fitting[0]
