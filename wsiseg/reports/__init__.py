@@ -87,7 +87,8 @@ def write_report(
         back = _address(home / PAGE, target.parent) if is_cohort else ""
         try:
             page = slide_page(result, name, back)
-            slides.append(cohort_slide(result, name, _address(target, home)))
+            if is_cohort:
+                slides.append(cohort_slide(result, name, _address(target, home)))
         except ResultNotReadable as error:
             if not is_cohort:
                 raise
