@@ -86,7 +86,10 @@ def test_choices_reach_the_format(results: list[wsiseg.Result], tmp_path: Path) 
         ("fhir", {"classes": ("A",)}, UsageError, "fhir has no choice of classes.*release"),
         ("coco", {"classes": ("Tumour",)}, UnknownName, "Tumour"),
         ("geoparquet", {"columns": ("colour",)}, UnknownName, "colour"),
+        ("geoparquet", {"columns": ("x", "y", "x")}, UsageError, "columns names 'x' 2 times"),
         ("dicom-ann", {"bbox": (1, 1, 0, 0)}, UsageError, "bbox"),
+        ("coco", {"bbox": ("a", 1, 2, 3)}, UsageError, "bbox is .'a', 1, 2, 3.; give xmin"),
+        ("coco", {"bbox": 7}, UsageError, "bbox is 7; give xmin"),
     ],
 )
 def test_what_a_format_cannot_do_is_refused(
