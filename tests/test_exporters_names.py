@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 from run_dirs import write_run
 
 import wsiseg
+from wsiseg.errors import UnknownName
 from wsiseg.exporters._plain_names import WITHOUT_CLASS, plain_names
 from wsiseg.exporters.fhir import FhirOptions, export_fhir
 
@@ -67,6 +68,13 @@ def test_every_class_is_a_group_of_one_label_and_one_code(
     assert codes == plain_names(ODD)
     (last,) = groups[-1].AnnotationPropertyTypeCodeSequence
     assert "AnnotationPropertyTypeModifierCodeSequence" not in last
+
+
+def test_names_with_a_comma_are_listed_as_they_are_given(
+    odd: wsiseg.Result, tmp_path: Path
+) -> None:
+    with pytest.raises(UnknownName, match=f'a/b, "{LONG}two: 1", "'):
+        wsiseg.export_runs([odd], "csv", tmp_path / "a.csv", {"classes": "a class with a name"})
 
 
 @pytest.mark.parametrize(("release", "reader"), [("R5", Bundle), ("R4B", BundleR4B)])

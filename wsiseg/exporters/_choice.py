@@ -127,7 +127,9 @@ def _to_read(result: ExportableResult, choice: CellChoice, columns: list[str]) -
 def _refuse_unknown(kind: str, wanted: Sequence[str], known: Sequence[str]) -> None:
     for name in wanted:
         if name not in known:
-            listed = ", ".join(known[:_MOST_NAMED])
+            # As the command line takes them.
+            shown = [f'"{each}"' if "," in each else each for each in known[:_MOST_NAMED]]
+            listed = ", ".join(shown)
             more = f" and {len(known) - _MOST_NAMED} more" if len(known) > _MOST_NAMED else ""
             raise UnknownName(f"the run has no {kind} {name!r}; known: {listed or 'none'}{more}")
 
