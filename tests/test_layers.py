@@ -142,6 +142,7 @@ PART_OF = {
     "exporters/_ome_zarr_older": "exporters/ome_zarr",
     "exporters/_packed": "exporters/",
     "exporters/_paint": "exporters/ome_zarr",
+    "exporters/_plain_names": "exporters/",
     "exporters/_row_groups": "exporters/",
     "exporters/_shards": "exporters/ome_zarr",
     "models/_bands": "models/hovernet",
