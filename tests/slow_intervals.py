@@ -46,7 +46,7 @@ def ratio(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
     return middle * math.exp(-width), middle * math.exp(width)
 
 
-def shift(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
+def shift(a: Sequence[float], b: Sequence[float]) -> tuple[float, float | None, float | None]:
     """Median of all differences, and the 95 % interval by the ranks of Mann and Whitney."""
     differences = sorted(y - x for x in a for y in b)
     n = len(differences)

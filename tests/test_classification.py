@@ -68,7 +68,7 @@ def test_planted_classes_are_found_and_the_run_stays(
     before = {p.name: p.read_bytes() for p in run.iterdir() if p.is_file()}
     found = wsiseg.classify(run, clicks(tmp_path / "m.geojson", run, kind))
     assert {p.name: p.read_bytes() for p in run.iterdir() if p.is_file()} == before
-    # Two normals four standard deviations apart.
+    # Two normals six standard deviations apart.
     assert right(run, kind) > 0.95
     (result,) = found.results
     assert result.classes_version == found.name == "examples"
@@ -83,7 +83,7 @@ def test_planted_classes_are_found_and_the_run_stays(
     assert report.left_out == "area or click"
     assert report.balanced_accuracy is not None
     assert report.interval is not None
-    assert 0.7 < report.interval[0] < report.balanced_accuracy < report.interval[1] < 1
+    assert 0.8 < report.interval[0] < report.balanced_accuracy <= report.interval[1] <= 1
     assert np.array(report.confusion).sum() == 40
     assert report.dropped == ("hematoxylin_od_mean",)
     assert report.warnings == ()
@@ -214,8 +214,7 @@ def test_examples_may_lie_in_several_runs(
     found = wsiseg.classify(tmp_path, marks)
     assert len(found.results) == 4
     for folder, its_kind in runs.items():
-        # A median of 100 nuclei of two kinds is not the same everywhere.
-        assert right(folder, its_kind) > 0.9
+        assert right(folder, its_kind) > 0.93
     report = found.report
     assert report is not None
     assert (report.n_slides, report.n_examples, report.left_out) == (3, (30, 30), "slide")
@@ -238,6 +237,16 @@ def test_versions_are_not_overwritten_unasked(
     assert right(run, kind) > 0.95
     wsiseg.classify(run, other, overwrite=True)
     assert right(run, kind) < 0.1
+
+
+def test_a_run_without_nuclei_gets_its_classes_too(
+    run: Path, kind: NDArray[np.int64], tmp_path: Path
+) -> None:
+    empty, _ = marked_run(tmp_path / "empty.wsiseg", 0)
+    wsiseg.classify(run, clicks(tmp_path / "m.geojson", run, kind))
+    wsiseg.classify(empty, model_from=run / "classes" / "examples.json")
+    counted = open_result(empty, "examples").summary()["classes"]
+    assert {name: each["n"] for name, each in counted.items()} == {"Benign": 0, "Tumour": 0}
 
 
 def test_what_classify_refuses(run: Path, kind: NDArray[np.int64], tmp_path: Path) -> None:
@@ -341,7 +350,8 @@ def test_the_command_tells_what_a_user_needs(
     done = CliRunner().invoke(app, ["classify", str(run), "--examples", str(marks), "--name", "t"])
     assert done.exit_code == 0, done.output
     for part in (
-        "marked as", "called Tumour", "95 % interval", "ring_eosin_od_mean", "--classes-from t",
+        "marked as", "called Tumour", "95 % interval", "5 folds, areas and clicks left out",
+        "ring_eosin_od_mean", "--classes-from t",
         "not used, for the examples have no values: hematoxylin_od_mean",
     ):  # fmt: skip
         assert part in done.output

@@ -152,6 +152,18 @@ def test_each_option_of_seamcheck_reaches_its_own_field(monkeypatch: pytest.Monk
     }
 
 
+def test_classify_owns_no_default() -> None:
+    options = {each.name: each.default for each in commands()["classify"].params}
+    options.pop("help", None)
+    named = inspect.signature(wsiseg.classify).parameters
+    for name in ("examples", "model_from", "name", "overwrite"):
+        assert options.pop(name) == named[name].default
+    assert options.keys() == {"runs", "features", "seed"}
+    defaults = wsiseg.ClassifyOptions()
+    assert wsiseg.ClassifyOptions(options["features"], options["seed"]) == defaults
+    assert named["options"].default == defaults
+
+
 REVIEW_OPTIONS = {
     "n": "options.n",
     "side_um": "options.side_um",

@@ -15,7 +15,8 @@ from export_runs import HOLED, empty_run, export_run
 from pycocotools.coco import COCO
 
 import wsiseg
-from wsiseg.exporters.coco import WITHOUT_CLASS, export_coco
+from wsiseg.exporters._plain_names import WITHOUT_CLASS
+from wsiseg.exporters.coco import export_coco
 
 
 def opened(path: Path) -> COCO:

@@ -18,10 +18,10 @@ from slide_files import write_dicom
 import wsiseg
 from wsiseg.errors import SlideNotReadable, UsageError
 from wsiseg.exporters import dicom_ann
+from wsiseg.exporters._plain_names import WITHOUT_CLASS
 from wsiseg.exporters.dicom_ann import (
     SCHEME,
     SINGLE_BELOW_PX,
-    WITHOUT_CLASS,
     DicomAnnOptions,
     export_dicom_ann,
 )

@@ -12,6 +12,7 @@ import pytest
 import shapely
 import zarr
 from export_runs import MODEL_MPP, SCALE, empty_run, export_run
+from run_dirs import write_run
 
 import wsiseg
 from wsiseg.errors import OutputExists, UsageError
@@ -48,6 +49,13 @@ def test_anndata_holds_the_measurements_classes_and_places(
     for name in ("cell_id", "class_name", "class_prob", "nucleus_prob", "region", "cut"):
         values = found.obs[name].astype(object)
         assert values.where(values.notna(), None).tolist() == cells[name].to_pylist(), name
+    ids = [
+        None if each is None else ";".join(map(str, each))
+        for each in cells["region_ids"].to_pylist()
+    ]
+    values = found.obs["region_ids"].astype(object)
+    assert values.where(values.notna(), None).tolist() == ids
+    assert "1;2" in ids
     assert tuple(found.obs["class_name"].cat.categories) == result.class_names
     facts = found.uns["wsiseg"]
     assert (facts["model"], facts["mpp"], facts["spatial_unit"]) == ("test-model", result.mpp, unit)
@@ -73,6 +81,21 @@ def test_classes_without_nuclei_and_runs_without_nuclei_are_kept(
     none = anndata.read_h5ad(tmp_path / "none.h5ad")
     assert none.shape == (0, len(MEASURED_COLUMNS))
     assert none.obsm["spatial"].shape == (0, 2)
+
+
+def test_an_old_run_is_exported_with_the_regions_it_knows(
+    result: wsiseg.Result, tmp_path: Path
+) -> None:
+    table = result.cells().drop_columns(["region_ids", "region_class"])
+    for name, rows in [("full", table), ("none", table.slice(0, 0))]:
+        record = dict(result.run) | {"n_cells": rows.num_rows}
+        run = wsiseg.open_result(write_run(tmp_path / f"{name}.wsiseg", rows, **record))
+        run.export("anndata", tmp_path / name)
+        found = anndata.read_h5ad(tmp_path / name)
+        assert found.n_obs == rows.num_rows
+        values = found.obs["region"].astype(object)
+        assert values.where(values.notna(), None).tolist() == rows["region"].to_pylist()
+        assert not {"region_ids", "region_class"} & {*found.obs}
 
 
 def test_spatialdata_holds_polygons_table_and_transformations(

@@ -195,6 +195,17 @@ def test_a_run_without_nuclei_has_a_header(tmp_path: Path) -> None:
     assert [*found.columns, "bbox"] == CELLS_SCHEMA.names
 
 
+def test_an_old_run_without_nuclei_has_a_header_of_its_own_columns(tmp_path: Path) -> None:
+    table = CELLS_SCHEMA.empty_table().drop_columns(["region_ids", "region_class"])
+    run = wsiseg.open_result(write_run(tmp_path / "a.svs.wsiseg", table))
+    export_csv(run, tmp_path / "a.csv")
+    header = next(csv.reader(io.StringIO((tmp_path / "a.csv").read_text(encoding="utf-8"))))
+    names = [name for name in table.column_names if name not in ("geometry", "bbox")]
+    assert header == [{"x": "x_px", "y": "y_px"}.get(name, name) for name in names]
+    export_geoparquet(run, tmp_path / "a.parquet")
+    assert pq.read_schema(tmp_path / "a.parquet").names == table.column_names
+
+
 @pytest.mark.parametrize("choice", CHOICES)
 def test_geopandas_reads_the_geoparquet(result: wsiseg.Result, choice, tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"

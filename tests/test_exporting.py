@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import shapely
 import zarr
+from export_runs import REGIONS, export_run
 from typer.testing import CliRunner
 
 import wsiseg
@@ -86,7 +87,10 @@ def test_choices_reach_the_format(results: list[wsiseg.Result], tmp_path: Path) 
         ("fhir", {"classes": ("A",)}, UsageError, "fhir has no choice of classes.*release"),
         ("coco", {"classes": ("Tumour",)}, UnknownName, "Tumour"),
         ("geoparquet", {"columns": ("colour",)}, UnknownName, "colour"),
+        ("geoparquet", {"columns": ("x", "y", "x")}, UsageError, "columns names 'x' 2 times"),
         ("dicom-ann", {"bbox": (1, 1, 0, 0)}, UsageError, "bbox"),
+        ("coco", {"bbox": ("a", 1, 2, 3)}, UsageError, "bbox is .'a', 1, 2, 3.; give xmin"),
+        ("coco", {"bbox": 7}, UsageError, "bbox is 7; give xmin"),
     ],
 )
 def test_what_a_format_cannot_do_is_refused(
@@ -169,6 +173,30 @@ def test_a_name_with_a_comma_stands_in_quotes(results: list[wsiseg.Result], tmp_
     done = CliRunner().invoke(app, ["export", str(results[0].path), *options])
     assert done.exit_code == 2
     assert "'A, 1'" in done.stderr
+
+
+def test_names_are_read_as_csv(tmp_path: Path) -> None:
+    run = export_run(tmp_path / "a.wsiseg")
+    odd = REGIONS[1]
+    assert {",", '"'} <= set(odd)
+    quoted = '"' + odd.replace('"', '""') + '"'
+    for number, (said, wanted) in enumerate(
+        [(quoted, {1}), (f"Tumour, {quoted}", {0, 1}), (f'{quoted} ,"Stroma"', {1, 2})]
+    ):
+        to = tmp_path / f"{number}.csv"
+        words = ["--format", "csv", "--to", str(to), "--regions", said, "--columns", "cell_id"]
+        done = CliRunner().invoke(app, ["export", str(run.path), *words])
+        assert done.exit_code == 0, done.output
+        ids = [row["cell_id"] for row in run.cells().to_pylist() if wanted & {*row_ids(row)}]
+        assert [int(line) for line in to.read_text().splitlines()[1:]] == ids != []
+    words = ["--format", "csv", "--to", f"{tmp_path}/x", "--classes", "one\ntwo"]
+    done = CliRunner().invoke(app, ["export", str(run.path), *words])
+    assert done.exit_code == 2
+    assert "no list of names" in done.stderr
+
+
+def row_ids(row: dict[str, Any]) -> list[int]:
+    return row["region_ids"] or []
 
 
 def test_every_format_is_described_and_listed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import json
@@ -14,10 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import geopandas
+import highdicom
 import pyarrow.parquet as pq
 import pytest
 import shapely
 import zarr
+from fhir.resources.bundle import Bundle
 from typer.testing import CliRunner
 
 import wsiseg
@@ -87,6 +91,47 @@ def test_a_former_version_is_exported(frozen: Path, name: str, tmp_path: Path) -
         assert zarr.open_group(path, mode="r")["0"].shape[0] == 3
 
 
+def _rows_of_csv(path: Path) -> int:
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+        return len(list(csv.DictReader(file)))
+
+
+def _nuclei_of_dicom(path: Path) -> int:
+    found = highdicom.ann.annread(path)
+    # The library reads no groups where there are none.
+    groups = found.get_annotation_groups() if "AnnotationGroupSequence" in found else []
+    return sum(group.number_of_annotations for group in groups)
+
+
+def _nuclei_of_fhir(path: Path) -> int:
+    bundle = Bundle.model_validate_json(path.read_text(encoding="utf-8"))
+    return int(bundle.entry[-1].resource.component[0].valueQuantity.value)
+
+
+READ: dict[str, Callable[[Path], int]] = {
+    "csv": _rows_of_csv,
+    "geoparquet": lambda path: len(geopandas.read_parquet(path)),
+    "coco": lambda path: len(json.loads(path.read_bytes())["annotations"]),
+    "dicom-ann": _nuclei_of_dicom,
+    "fhir": _nuclei_of_fhir,
+}
+"""How many nuclei a file of a format has, by its own library."""
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("form", READ)
+def test_a_former_version_is_exported_for_others(
+    frozen: Path, name: str, form: str, tmp_path: Path
+) -> None:
+    (path,) = wsiseg.export_runs([wsiseg.open_result(frozen / name)], form, f"{tmp_path}/")
+    assert READ[form](path) == sum(EXPECTED[name]["n"].values())
+
+
+def exported(form: str) -> Callable[[wsiseg.Result, Path], bytes]:
+    """Return what asks for the bytes of an export."""
+    return lambda result, to: wsiseg.export_runs([result], form, f"{to}/")[0].read_bytes()
+
+
 ANSWERS: dict[str, Callable[[wsiseg.Result, Path], Any]] = {
     "cells": lambda result, _: result.cells().num_rows,
     "cells in a region": lambda result, _: (
@@ -98,6 +143,7 @@ ANSWERS: dict[str, Callable[[wsiseg.Result, Path], Any]] = {
     "region_stats": lambda result, _: wsiseg.region_stats([result]).to_pylist(),
     "geojson": lambda result, to: result.export("geojson", to / "a.geojson").read_bytes(),
     "ome-zarr": lambda result, to: contents(result.export("ome-zarr", to / "a.ome.zarr")),
+    **{form: exported(form) for form in READ},
 }
 """What is asked of a result, wherever it lies; nothing of it may need slide or model."""
 COMMANDS: dict[str, list[str]] = {

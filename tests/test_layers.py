@@ -42,7 +42,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     (
         *("plan", "assemble", "side_files", "manifest", "runners", "pipeline"),
         *("exporting", "finished", "queries", "classification", "review", "reports/"),
-        *("run_choice", "counting", "cohort", "comparison", "each_run"),
+        *("run_choice", "counting", "cohort_units", "cohort", "comparison", "each_run"),
         *("training/", "evaluation/"),
     ),
     ("batches", "cluster/", "estimate"),
@@ -142,6 +142,7 @@ PART_OF = {
     "exporters/_ome_zarr_older": "exporters/ome_zarr",
     "exporters/_packed": "exporters/",
     "exporters/_paint": "exporters/ome_zarr",
+    "exporters/_plain_names": "exporters/",
     "exporters/_row_groups": "exporters/",
     "exporters/_shards": "exporters/ome_zarr",
     "models/_bands": "models/hovernet",

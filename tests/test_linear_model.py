@@ -157,12 +157,12 @@ def test_clicks_are_dealt_evenly() -> None:
 def test_cross_validation_sees_no_example_it_judges() -> None:
     """Labels drawn by lot cannot be told; a model that had seen them would tell them."""
     rng = np.random.default_rng(0)
-    values, label = rng.normal(size=(120, 40)), np.arange(120) % 3
-    checked = cross_validate(values, label, np.arange(120), {}, 0)
+    values, label = rng.normal(size=(90, 25)), np.arange(90) % 3
+    checked = cross_validate(values, label, np.arange(90), {}, 0)
     assert checked is not None
     table = confusion(label, checked.probabilities.argmax(axis=1), 3)
     assert balanced_accuracy(table) < 0.5
-    model = fit_model(values, label, [str(i) for i in range(40)], list("ABC"), 0.003, {})
+    model = fit_model(values, label, [str(i) for i in range(25)], list("ABC"), 0.003, {})
     seen = confusion(label, model.probabilities(values).argmax(axis=1), 3)
     assert balanced_accuracy(seen) > 0.7
 
@@ -188,7 +188,7 @@ def test_groups_that_are_copies_are_seen_through() -> None:
 def test_noise_wants_a_strong_penalty_and_clear_classes_a_weak_one() -> None:
     rng = np.random.default_rng(0)
     label = np.arange(100) % 2
-    noise = rng.normal(size=(100, 50))
+    noise = rng.normal(size=(100, 30))
     assert best_strength(noise, label, np.arange(100), {}, 0) == max(STRENGTHS)
     clear = noise.copy()
     clear[:, 0] += 20 * label

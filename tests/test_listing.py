@@ -42,6 +42,16 @@ def test_files_are_taken_as_they_are(tmp_path: Path) -> None:
     assert list_slides(paths) == [SlideEntry(path) for path in paths]
 
 
+def test_a_path_may_be_text_and_stand_alone(tmp_path: Path) -> None:
+    _touch(tmp_path, "in/a.svs", "in/results/b.svs")
+    folder, out = tmp_path / "in", tmp_path / "in" / "results"
+    expected = list_slides([folder], out)
+    assert [str(entry.place) for entry in expected] == ["a.svs"]
+    for paths in (folder, str(folder), [str(folder)], iter([str(folder)])):
+        assert list_slides(paths, str(out)) == expected
+    assert list_slides("text") == list_slides(["text"]) == [SlideEntry(Path("text"))]
+
+
 def test_a_folder_is_searched_for_slides_in_order_of_name(tmp_path: Path) -> None:
     _touch(tmp_path, "b.SVS", "a.ndpi", "._a.ndpi", ".hidden.svs", "notes.txt", "deep/c.svs")
     assert _names([tmp_path]) == ["a.ndpi", "b.SVS", "c.svs"]

@@ -327,21 +327,21 @@ def test_a_version_of_the_classes_is_asked_in_place_of_the_models(tmp_path: Path
     ]
     write_class_version(folder, "clicks", table.to_batches(), classes, {"how": "a test"})
     sql = "SELECT class_name, count(*) AS n FROM cells GROUP BY ALL ORDER BY n"
-    said = run("query", tmp_path / "out", sql, "--classes", "clicks", "--format", "json")
+    said = run("query", tmp_path / "out", sql, "--classes-from", "clicks", "--format", "json")
     assert json.loads(said.stdout) == [
         {"class_name": None, "n": 15},
         {"class_name": "New", "n": 25},
     ]
     assert said.exit_code == 3
     assert "b.svs.wsiseg has no version 'clicks'" in said.stderr
-    counted = run("stats", tmp_path / "out", "--classes", "clicks", "--format", "json")
+    counted = run("stats", tmp_path / "out", "--classes-from", "clicks", "--format", "json")
     rows = [(row["slide"], row["class_name"], row["n"]) for row in json.loads(counted.stdout)]
     assert rows == [("a.svs", "New", 25), ("a.svs", "Rare", 0), ("a.svs", "(all)", 40)]
     found = run(
-        "stats", tmp_path / "out", "--densest", 1, "--classes", "clicks", "--format", "json"
+        "stats", tmp_path / "out", "--densest", 1, "--classes-from", "clicks", "--format", "json"
     )
     assert [row["class_name"] for row in json.loads(found.stdout)] == ["New", "Rare", "(all)"]
-    none = run("query", tmp_path / "out", sql, "--classes", "other")
+    none = run("query", tmp_path / "out", sql, "--classes-from", "other")
     assert none.exit_code == 2
     assert "there are clicks" in none.stderr
     assert len(wsiseg.query(tmp_path / "out", sql).to_pylist()) == 3
@@ -386,3 +386,45 @@ def test_frozen_results_of_every_version_are_counted(tmp_path: Path) -> None:
     for row in sums:
         values = expected[row["slide"] + ".wsiseg"]
         assert (row["um2"], row["x"]) == pytest.approx((values["area_um2"], values["x"]), rel=1e-5)
+
+
+def test_stains_that_were_not_measured_are_told(tmp_path: Path) -> None:
+    for name, value in (("a", 0.5), ("b", None), ("c", None)):
+        stain = pa.array([value] * 20, pa.float32())
+        table = random_table(20).append_column("eosin_od_mean", stain)
+        write_run(tmp_path / f"{name}.svs.wsiseg", table)
+    said = run(
+        "query", tmp_path, "SELECT avg(eosin_od_mean) AS mean FROM cells", "--format", "json"
+    )
+    assert json.loads(said.stdout) == [{"mean": 0.5}]
+    assert "2 of 3 runs have no value in cells.eosin_od_mean" in said.stderr
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a[1].svs", "a1.svs"),
+        ("q?.svs", "qq.svs", "q*.svs"),
+        ("{a,b}.svs", "a.svs"),
+        ("class_name=Spindle/a.svs", "slide=x/b.svs"),
+        ("per%20cent.svs", "back\\slash.svs", "~.svs", "a b.svs"),
+    ],
+)
+def test_a_name_stands_for_nothing_but_itself(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """DuckDB takes paths for globs, and folders called `name=value` for columns."""
+    wanted = {}
+    for k, name in enumerate(names):
+        table = random_table(50 + k, k)
+        write_run(tmp_path / f"{name}.wsiseg", table)
+        for each in CLASSES:
+            wanted[name, each] = table["class_name"].to_pylist().count(each)
+        wanted[name, "(all)"] = 50 + k
+    rows = json.loads(run("stats", tmp_path, "--format", "json").stdout)
+    assert {(row["slide"], row["class_name"]): row["n"] for row in rows} == wanted
+    sql = (
+        "SELECT slide, class_name, count(*) AS n FROM cells WHERE class_name NOT NULL GROUP BY ALL"
+    )
+    asked = wsiseg.query(tmp_path, sql).to_pylist()
+    assert {(row["slide"], row["class_name"]): row["n"] for row in asked} == {
+        key: n for key, n in wanted.items() if n and key[1] != "(all)"
+    }

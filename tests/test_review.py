@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 import shapely
 from PIL import Image
 from review_runs import MPP, ORIGIN, area_file, reviewable_run, reviewable_table
-from run_dirs import CLASSES
+from run_dirs import CLASSES, RUN
 from typer.testing import CliRunner
 
 import wsiseg
@@ -461,6 +462,15 @@ def test_an_outline_without_an_area_is_refused(small: Small, tmp_path: Path) -> 
     with pytest.raises(UsageError, match=f"{a['id']}.*encloses no area"):
         read(run, tmp_path, {**document, "features": [*squares, a, *others]})
     assert not (tmp_path / "review" / "agreement.json").exists()
+    # Nor does a look for the review among several hide why.
+    for name in "ab":
+        make_review(run, tmp_path / f"{name}.geojson", ReviewOptions(n=900), name=name)
+    document = json.loads((tmp_path / "b.geojson").read_text())
+    squares, (a, *others) = squares_and_nuclei(document)
+    a["geometry"] = {"type": "Polygon", "coordinates": [line]}
+    edited = {**document, "features": [*squares, a, *others]}
+    with pytest.raises(UsageError, match="encloses no area"):
+        read_review(run, _plain(tmp_path, json.dumps(edited)))
 
 
 def test_one_of_two_copies_is_taken(small: Small, tmp_path: Path) -> None:
@@ -473,6 +483,129 @@ def test_one_of_two_copies_is_taken(small: Small, tmp_path: Path) -> None:
         review = read(run, tmp_path, features, overwrite=True)
         assert [row["change"] for row in review.changes.to_pylist()] == ["relabelled"]
         assert any("1 objects were there twice" in note for note in review.notes)
+
+
+def test_a_duplicate_is_no_new_nucleus(small: Small, tmp_path: Path) -> None:
+    run, _, document = small
+    squares, nuclei = squares_and_nuclei(document)
+    redrawn = {**nuclei[1], "geometry": outline(927, 745, 937, 755)}
+    twice = drawn(outline(960, 790, 970, 800), "Spindle")
+    again = [
+        {**nuclei[0], "id": "9a1f0f5e-0000-4000-8000-000000000001"},
+        {**redrawn, "id": "9a1f0f5e-0000-4000-8000-000000000002"},
+        {**nuclei[1], "id": "9a1f0f5e-0000-4000-8000-000000000003"},
+        copy.deepcopy(twice),
+    ]
+    features = [*squares, *again, nuclei[0], redrawn, *nuclei[2:], twice]
+    review = read(run, tmp_path, {**document, "features": features})
+    changes = {row["uuid"] or "new": row for row in review.changes.to_pylist()}
+    assert {key: row["change"] for key, row in changes.items()} == {
+        nuclei[1]["id"]: "redrawn",
+        "new": "added",
+    }
+    assert any("4 objects were there twice" in note for note in review.notes)
+    assert review.counts[-1].corrected_n.value == 7
+    # A class that was set on the copy alone is what the reader said.
+    for name in ("Inflammatory", None):
+        copied = drawn(nuclei[0]["geometry"], name)
+        edited = {**document, "features": [*squares, copied, *nuclei]}
+        review = read(run, tmp_path, edited, overwrite=True)
+        found = [row["corrected_class_name"] for row in review.changes.to_pylist()]
+        assert found == ([name] if name else [])
+
+
+def test_a_nucleus_drawn_over_one_that_is_there_is_told(small: Small, tmp_path: Path) -> None:
+    run, _, document = small
+    for shift, told in ((1, True), (6, False)):
+        over = drawn(outline(895 + shift, 745, 905 + shift, 755), "Epithelial")
+        edited = {**document, "features": [*document["features"], over]}
+        review = read(run, tmp_path, edited, overwrite=True)
+        assert [row["change"] for row in review.changes.to_pylist()] == ["added"]
+        assert any("1 added nuclei cover one" in note for note in review.notes) is told
+
+
+def test_what_was_moved_off_its_place_is_another_nucleus(small: Small, tmp_path: Path) -> None:
+    run, _, document = small
+    squares, (a, b, *others) = squares_and_nuclei(document)
+    # One within its square or to the next one, one off all squares.
+    near = {**a, "geometry": outline(1095, 745, 1105, 755)}
+    far = {**b, "geometry": outline(-90, -40, -80, -30)}
+    review = read(run, tmp_path, {**document, "features": [*squares, near, far, *others]})
+    rows = review.changes.to_pylist()
+    assert sorted((row["change"], row["uuid"]) for row in rows if row["uuid"]) == sorted(
+        ("deleted", one["id"]) for one in (a, b)
+    )
+    (added,) = [row for row in rows if row["change"] == "added"]
+    assert (added["uuid"], added["x_um"]) == (None, (1100 + ORIGIN[0]) * MPP)
+    assert review.edits["all"]["redrawn"] == 0
+    for said in ("2 nuclei do not touch", "1 objects have their centre outside"):
+        assert any(said in note for note in review.notes), said
+
+
+@pytest.mark.parametrize("name", ["(all)", "(none)", "(added)", "(deleted)"])
+def test_classes_that_stand_for_something_else_are_refused(
+    small: Small, tmp_path: Path, name: str
+) -> None:
+    run, _, document = small
+    _, (nucleus, *_) = squares_and_nuclei(document)
+    nucleus["properties"]["classification"] = {"name": name, "color": [0, 0, 0]}
+    with pytest.raises(UsageError, match=re.escape(f"has the class '{name}'")):
+        read(run, tmp_path, document)
+    table = reviewable_table([(1000.0, 800.0)], [name])
+    named = reviewable_run(tmp_path / "named.svs.wsiseg", table)
+    with pytest.raises(UsageError, match=re.escape(f"has the class '{name}'")):
+        make_review(named, tmp_path / "n.geojson")
+
+
+def test_squares_of_another_review_are_no_nuclei(tmp_path: Path) -> None:
+    # Tissue up to the slide's edge, so that squares are cut off there.
+    x, y, width, height = RUN["slide"]["bounds"]
+    everywhere = shapely.box(x, y, x + width, y + height)
+    table = reviewable_table([(1000.0, 800.0)], [None])
+    run = reviewable_run(tmp_path / "a.svs.wsiseg", table, everywhere)
+    for name, seed in (("one", 0), ("two", 1)):
+        options = ReviewOptions(900, share_uncertain=0, seed=seed)
+        make_review(run, tmp_path / f"{name}.geojson", options, name=name)
+    one, two = (json.loads((tmp_path / f"{n}.geojson").read_text()) for n in ("one", "two"))
+    areas = [shapely.geometry.shape(s["geometry"]).area for s in squares_and_nuclei(two)[0]]
+    assert min(areas) < max(areas) / 2, "no square is as small as a nucleus may be"
+    both = {**one, "features": [*one["features"], *two["features"]]}
+    path = _plain(tmp_path, json.dumps(as_qupath_writes(both, np.random.default_rng(0))))
+    with pytest.raises(UsageError, match=r"squares of 2 reviews \(one, two\).*--name"):
+        read_review(run, path)
+    for name, other in (("one", "two"), ("two", "one")):
+        review = read_review(run, path, name=name)
+        assert review.is_untouched
+        assert any(f"were ignored ({other})" in note for note in review.notes)
+    # Also without what the sample said of them.
+    for square in squares_and_nuclei(two)[0]:
+        square["id"] = ""
+        del square["properties"]["metadata"]
+    both = {**one, "features": [*one["features"], *two["features"]]}
+    review = read_review(run, _plain(tmp_path, json.dumps(both)), name="one", overwrite=True)
+    assert review.is_untouched
+
+
+def test_other_coordinates_are_refused_and_one_moved_square_is_told(
+    small: Small, tmp_path: Path
+) -> None:
+    run, _, document = small
+    squares, nuclei = squares_and_nuclei(document)
+
+    def shifted(features: list[Document]) -> list[Document]:
+        moved = copy.deepcopy(features)
+        for one in moved:
+            ring = one["geometry"]["coordinates"][0]
+            one["geometry"]["coordinates"] = [[[x + 30, y - 20] for x, y in ring]]
+        return moved
+
+    everything = {**document, "features": shifted([*squares, *nuclei])}
+    with pytest.raises(UsageError, match="all squares lie 30 px in x and -20 px in y"):
+        read(run, tmp_path, everything)
+    some = {**document, "features": [*shifted(squares[:1]), *squares[1:], *nuclei]}
+    review = read(run, tmp_path, some)
+    assert review.is_untouched
+    assert any("review 01 came back with another outline" in note for note in review.notes)
 
 
 def test_a_square_that_is_not_there_was_not_reviewed(shared_run: Path, tmp_path: Path) -> None:

@@ -63,6 +63,18 @@ def open_table(path: Path, cure: str = _SEGMENT_AGAIN) -> Iterator[pq.ParquetFil
         raise ResultNotReadable(f"{path} is damaged ({_first_line(error)}); {cure}") from error
 
 
+def column_names(files: CellFiles) -> tuple[str, ...]:
+    """Return the columns of the cell table, also of one without rows.
+
+    Raises
+    ------
+    ResultNotReadable
+        If it is missing or damaged.
+    """
+    with open_table(files.cells) as table:
+        return tuple(table.schema_arrow.names)
+
+
 def feature_names(files: CellFiles) -> tuple[str, ...]:
     """Return the columns of the table of further measurements; none where it is missing.
 

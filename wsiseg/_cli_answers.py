@@ -15,7 +15,7 @@ def count_rows(rows: Sequence[Row]) -> list[Row]:
             **_keys(row, "class_name"),
             "class": row["class_name"],
             "n": row["n"],
-            **({"slides": row["n_slides"]} if "slide" not in row else {}),
+            **_sizes(row),
             "mm²": row["analysed_mm2"],
             "per mm²": row["per_mm2"],
             **({"interval": _interval(row, "per_mm2")} if "per_mm2_low" in row else {}),
@@ -80,6 +80,13 @@ def mixing_rows(rows: Sequence[Row]) -> list[Row]:
         }
         for row in rows
     ]
+
+
+def _sizes(row: Row) -> Row:
+    """Return how many slides and units a group has; nothing of a slide."""
+    if "slide" in row:
+        return {}
+    return {"slides": row["n_slides"], "units": row["n_units"]}
 
 
 def _keys(row: Row, end: str) -> Row:

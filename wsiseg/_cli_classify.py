@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from wsiseg.classification import ClassReport
 
 _MOST_FEATURES = 8
+_LEFT_OUT = {"slide": "whole slides", "area or click": "areas and clicks", "nucleus": "nuclei"}
 
 
 def classify(
@@ -78,8 +79,8 @@ def _tell(report: ClassReport) -> None:
         low, high = (f"{100 * value:.0f}" for value in report.interval)
         typer.echo(
             f"of unseen examples {100 * report.balanced_accuracy:.0f} % are called right, on "
-            f"average over classes (95 % interval {low} to {high} %; {report.n_folds} folds; what "
-            f"one {report.left_out} marks is left out together)"
+            f"average over classes (95 % interval {low} to {high} %; {report.n_folds} folds, "
+            f"{_LEFT_OUT[str(report.left_out)]} left out in turn)"
         )
         typer.echo(
             f"mean probability of what was said: {report.mean_confidence:.2f}; right: "

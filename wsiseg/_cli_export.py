@@ -9,7 +9,7 @@ import typer
 
 import wsiseg
 from wsiseg._cli_exit import DONE, SOME_FAILED, errors_to_exit_codes
-from wsiseg._cli_options import ClassesFromOption, RunsArgument, names_in
+from wsiseg._cli_options import NAMES, ClassesFromOption, RunsArgument, names_in
 from wsiseg.errors import ResultNotReadable, UsageError, WsisegError
 from wsiseg.signals import work_begins
 from wsiseg.terminal import print_table
@@ -25,12 +25,10 @@ def export(
     runs: RunsArgument,
     format: Annotated[str, typer.Option("--format", help="One of --list.")],  # noqa: A002
     to: Annotated[str, typer.Option(help="File to write; DIR/ names it after the slide.")],
-    classes: Annotated[
-        str | None, typer.Option(help="Only these classes, separated by commas.")
-    ] = None,
+    classes: Annotated[str | None, typer.Option(help=f"Only these classes, {NAMES}")] = None,
     classes_from: ClassesFromOption = None,
     regions: Annotated[
-        str | None, typer.Option(help="Only cells in these regions, separated by commas.")
+        str | None, typer.Option(help=f"Only cells in these regions, {NAMES}")
     ] = None,
     bbox: Annotated[
         str | None, typer.Option(help="Only cells in xmin,ymin,xmax,ymax (px of the slide).")

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from wsiseg.errors import UsageError
+
 
 class RoiOriginName(enum.StrEnum):
     """What coordinates in GeoJSON files are relative to."""
@@ -92,12 +94,27 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete existing re
 Quiet = Annotated[bool, typer.Option("--quiet", help="Only errors and the final table.")]
 
 
+NAMES = "separated by commas; one with a comma in double quotes: '\"Tumor, NOS\",Stroma'."
+"""End of the help of options that take names; see `names_in`."""
+
+
 def names_in(text: str | None) -> tuple[str, ...] | None:
     """Return the parts of a list separated by commas; None if there is no list.
 
-    A name that holds a comma stands in double quotes.
+    A name that holds a comma stands in double quotes, a double quote within it twice, as in CSV.
+
+    Raises
+    ------
+    UsageError
+        If there is a line break outside of quotes.
     """
     if text is None:
         return None
-    parts = next(csv.reader([text], skipinitialspace=True), [])
+    try:
+        parts = next(csv.reader([text], skipinitialspace=True), [])
+    except csv.Error as error:
+        raise UsageError(
+            f"{text!r} is no list of names ({error}); part names by commas, and put a name with a "
+            "comma or a line break in double quotes: '\"Tumor, NOS\",Stroma'"
+        ) from error
     return tuple(name.strip() for name in parts if name.strip())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,8 @@ _REGIONS = pa.schema(
 )
 
 
+_AS_THEY_ARE = "filename=true, hive_partitioning=false"
+"""How files are read: a folder called `class_name=x` says nothing of what is in them."""
 _EMPTY: Mapping[str, str] = {
     "cells": "cell_id UINTEGER",
     "features": "cell_id UINTEGER",
@@ -82,7 +85,10 @@ def make_tables(connection: DuckDBPyConnection, runs: Sequence[AskedRun]) -> dic
     }
     # Polygons stay what they are, WKB; its own type needs an extension to be of use.
     connection.execute("SET enable_geoparquet_conversion=false")
-    connection.execute(f"SET allowed_paths={_list([p for ps in there.values() for p in ps])}")
+    every = [path for paths in there.values() for path in paths]
+    # DuckDB asks whether it may look for the one, and then whether it may open the other.
+    allowed = dict.fromkeys([*map(_exactly, every), *every])
+    connection.execute(f"SET allowed_paths={_list(allowed)}")
     for name in FILES:
         _make_view(connection, name, there[name], there["versions"] if name == "cells" else [])
     return there
@@ -98,12 +104,12 @@ def _make_view(
     if versions:
         chosen += " REPLACE (v.class_name AS class_name, v.class_prob AS class_prob)"
         joined = (
-            f" JOIN read_parquet({_list(versions)}, filename=true) v "
+            f" JOIN read_parquet({_list(map(_exactly, versions))}, {_AS_THEY_ARE}) v "
             "ON v.filename = f.versions AND v.cell_id = t.cell_id"
         )
     connection.execute(
         f"CREATE VIEW {name} AS SELECT f.slide, f.model, {chosen} "  # noqa: S608 - ours
-        f"FROM read_parquet({_list(paths)}, filename=true, union_by_name=true) t "
+        f"FROM read_parquet({_list(map(_exactly, paths))}, {_AS_THEY_ARE}, union_by_name=true) t "
         f"JOIN run_files f ON f.{name} = t.filename{joined}"
     )
 
@@ -117,12 +123,28 @@ def files_without(
         if not paths[name]:
             continue
         rows = connection.execute(
-            f"SELECT name, count(*) FROM parquet_schema({_list(paths[name])}) "  # noqa: S608
+            f"SELECT name, count(*) FROM parquet_schema({_list(map(_exactly, paths[name]))}) "  # noqa: S608
             "WHERE repetition_type IS NOT NULL GROUP BY name"
         ).fetchall()
         n_files = len(paths[name])
         lacking |= {(name, column): n_files - n for column, n in rows if n < n_files}
     return lacking
+
+
+def files_of_nulls(
+    connection: DuckDBPyConnection, paths: Sequence[str], columns: Sequence[str]
+) -> dict[str, int]:
+    """Return in how many files a column has no value at all, though the file has rows."""
+    if not (paths and columns):
+        return {}
+    rows = connection.execute(
+        "SELECT path_in_schema, count(*) FROM (SELECT file_name, path_in_schema, "  # noqa: S608
+        "sum(num_values) AS n, sum(stats_null_count) AS n_null "
+        f"FROM parquet_metadata({_list(map(_exactly, paths))}) "
+        f"WHERE list_contains({_list(columns)}, path_in_schema) GROUP BY ALL) "
+        "WHERE n = n_null AND n > 0 GROUP BY path_in_schema"
+    ).fetchall()
+    return dict(rows)
 
 
 def _file(run: AskedRun, name: str) -> str:
@@ -167,7 +189,12 @@ def _region_rows(run: AskedRun) -> Iterator[dict[str, Any]]:
         }
 
 
-def _list(paths: Sequence[str]) -> str:
+def _exactly(path: str) -> str:
+    """Return a path in which nothing stands for other names: DuckDB takes paths for globs."""
+    return re.sub(r"[*?\[]", r"[\g<0>]", path)
+
+
+def _list(paths: Iterable[str]) -> str:
     """Return paths as a list in SQL."""
     quoted = ("'" + path.replace("'", "''") + "'" for path in paths)
     return f"[{', '.join(quoted)}]"

@@ -12,17 +12,17 @@ import shapely
 from numpy.typing import NDArray
 
 from wsiseg._review_changes import ReviewedCell
-from wsiseg._review_records import ReviewSample, ReviewSquare
+from wsiseg._review_records import (
+    NO_CLASS,
+    NO_NUCLEUS,
+    NOT_FOUND,
+    ReviewSample,
+    ReviewSquare,
+)
 from wsiseg.cell_table import ALL_CLASSES
 from wsiseg.evaluation.polygons import boundary_distances, match_polygons
 from wsiseg.evaluation.sampling import Estimate, bootstrap, difference_total
 
-NO_CLASS = "(none)"
-"""Nuclei without a class."""
-NOT_FOUND = "(added)"
-"""Row of the confusion matrix: nuclei the run does not have."""
-NO_NUCLEUS = "(deleted)"
-"""Column of the confusion matrix: what the reviewer holds for no nucleus."""
 _STEP_UM = 0.1
 """Between the points laid along outlines."""
 _SHAPE = ("iou", "hd95", "distance", "redrawn", "hd95_redrawn")

@@ -82,6 +82,7 @@ class _Pairing:
     by_uuid: dict[str, tuple[DrawnNucleus, FoundBy]] = field(default_factory=dict)
     unknown: list[DrawnNucleus] = field(default_factory=list)
     n_repeated: int = 0
+    n_moved: int = 0
 
     def missing(self) -> list[OriginalCell]:
         """Return the originals that nothing was found for."""
@@ -145,8 +146,14 @@ def compare(
     _pair_by_id(pairing, edited.nuclei)
     n_by_id = len(pairing.by_uuid)
     _pair_equal_outlines(pairing)
+    _leave_out_copies(pairing)
     _pair_overlapping(pairing)
     notes = []
+    if pairing.n_moved:
+        notes.append(
+            f"{pairing.n_moved} nuclei do not touch their own outlines any more; they count as "
+            "deleted there, and as added where they are now"
+        )
     if pairing.n_repeated:
         notes.append(f"{pairing.n_repeated} objects were there twice; one of each was taken")
     n_by_geometry = len(pairing.by_uuid) - n_by_id
@@ -166,7 +173,7 @@ def compare(
     elsewhere = sum(originals[uuid].square not in edited.squares for uuid in pairing.by_uuid)
     if elsewhere:
         notes.append(f"{elsewhere} nuclei of squares that did not come back were ignored")
-    return cells, notes
+    return cells, [*notes, *_drawn_over(cells)]
 
 
 def _pair_by_id(pairing: _Pairing, nuclei: Sequence[DrawnNucleus]) -> None:
@@ -174,6 +181,11 @@ def _pair_by_id(pairing: _Pairing, nuclei: Sequence[DrawnNucleus]) -> None:
         uuid = drawn.uuid
         if uuid is None or uuid not in pairing.originals:
             pairing.unknown.append(drawn)
+            continue
+        if not shapely.intersects(drawn.geometry, pairing.originals[uuid].geometry):
+            # Whatever is there is another nucleus, perhaps one of another square.
+            pairing.n_moved += 1
+            pairing.unknown.append(replace(drawn, uuid=None))
             continue
         before = pairing.by_uuid.get(uuid)
         if before is None:
@@ -219,6 +231,53 @@ def _pair_equal_outlines(pairing: _Pairing) -> None:
         else:
             pairing.by_uuid[same.uuid] = drawn, "geometry"
     pairing.unknown = left
+
+
+def _leave_out_copies(pairing: _Pairing) -> None:
+    """Leave out second objects with one outline: QuPath gives a duplicate an identity of its own.
+
+    Of a known nucleus both outlines count, the one it has and the one it had.
+    """
+    known = [
+        (uuid, outline)
+        for uuid, (drawn, _) in pairing.by_uuid.items()
+        for outline in (drawn.geometry, pairing.originals[uuid].geometry)
+    ]
+    outlines = _array([*(g for _, g in known), *(one.geometry for one in pairing.unknown)])
+    tree = shapely.STRtree(outlines)
+    left = []
+    for place, drawn in enumerate(pairing.unknown, start=len(known)):
+        near = np.sort(tree.query(drawn.geometry, predicate="intersects"))
+        before = near[near < place]
+        same = next((k for k in before if not _differ(outlines[k], drawn.geometry)), None)
+        if same is None:
+            left.append(drawn)
+            continue
+        pairing.n_repeated += 1
+        if same < len(known):
+            _take_class(pairing, known[same][0], drawn)
+    pairing.unknown = left
+
+
+def _take_class(pairing: _Pairing, uuid: str, copy: DrawnNucleus) -> None:
+    """Take the copy of a nucleus for it if a class was set there and the nucleus is as it was."""
+    original = pairing.originals[uuid]
+    says_more = copy.class_name not in (None, original.class_name)
+    if says_more and _is_as_it_was(pairing.by_uuid[uuid][0], original):
+        pairing.by_uuid[uuid] = copy, "geometry"
+
+
+def _drawn_over(cells: Sequence[ReviewedCell]) -> list[str]:
+    """Say how many added nuclei lie on one that is still there."""
+    there = [c.geometry for c in cells if c.original is not None and c.geometry is not None]
+    added = [c.geometry for c in cells if c.original is None]
+    n = len(match_polygons(_array(there), _array(added)).iou)
+    if not n:
+        return []
+    return [
+        f"{n} added nuclei cover one that is still there (IoU above 0.5), and both count; if they "
+        "were drawn anew, delete the older ones and export again"
+    ]
 
 
 def _pair_overlapping(pairing: _Pairing) -> None:

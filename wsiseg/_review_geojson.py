@@ -8,24 +8,36 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from wsiseg._review_records import RUN_KEY, SQUARE_KEY, ReviewSample, ReviewSquare
+from wsiseg._review_records import (
+    RUN_KEY,
+    SQUARE_KEY,
+    ReviewSample,
+    ReviewSquare,
+    check_class_name,
+)
 from wsiseg.errors import UsageError
 from wsiseg.geometry import Box
 from wsiseg.regions import Drawn, parse_objects
 
 _SAME_SQUARE_PX = 1.0
 """Squares without their identity are known by their corners, this near."""
+_SQUARE_NAME = re.compile(r"review \d{2,}")
 _SHORTENED = "only the parts with an area are kept: its outline crosses itself"
+
+
+class NoSquare(UsageError):
+    """A file holds none of a sample's squares; it may be of another one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,17 +163,25 @@ def parse_edited(content: bytes, label: str, sample: ReviewSample, bounds: Box) 
 
     Raises
     ------
+    NoSquare
+        If the file holds none of the sample's squares.
     UsageError
-        If the file is no GeoJSON, holds none of the sample's squares, or an outline without area.
+        If it is no GeoJSON, all squares are shifted alike, or it holds an outline without area,
+        or a class with a name that stands for something else.
     """
     drawn, origin_px, warnings = parse_objects(content, label, bounds)
     notes = list(warnings)
     squares, others = _squares(drawn, origin_px, sample, bounds, notes)
     if not squares:
-        raise UsageError(_why_no_square(label, drawn, sample))
+        raise NoSquare(_why_no_square(label, drawn, sample))
+    _refuse_shifted(label, squares)
     nuclei = _nuclei(others, sample, notes)
     made = [_nucleus(one, label, origin_px, notes) for one in nuclei]
     return EditedFile(frozenset(squares), tuple(made), tuple(notes))
+
+
+_Shift: TypeAlias = NDArray[np.float64]
+"""(2, 2): how far a square's lowest and highest corner are from where they were, px."""
 
 
 def _squares(
@@ -170,30 +190,49 @@ def _squares(
     sample: ReviewSample,
     bounds: Box,
     notes: list[str],
-) -> tuple[set[str], list[Drawn]]:
-    """Return the names of the squares that came back, and all other objects."""
+) -> tuple[dict[str, _Shift], list[Drawn]]:
+    """Return the squares that came back by name, and what may be nuclei."""
     by_uuid = {sample.square_uuid(square): square.name for square in sample.squares}
     boxes = {square.name: _shown_box(sample, square, bounds) for square in sample.squares}
-    found, moved, renamed, others = set[str](), [], 0, []
+    found: dict[str, _Shift] = {}
+    renamed, foreign, others = 0, [], []
     for one in drawn:
         name = by_uuid.get(one.uuid or "")
         if name is None and one.name in boxes and _says_ours(one, sample):
-            name = one.name if _is_at(one, origin_px, boxes[one.name]) else None
+            name = one.name if _is_at(_shift(one, origin_px, boxes[one.name])) else None
             renamed += name is not None
-        if name is None:
+        if name is not None:
+            shift = _shift(one, origin_px, boxes[name])
+            found[name] = min(found.get(name, shift), shift, key=lambda s: np.abs(s).max())
+        elif SQUARE_KEY in one.metadata or _SQUARE_NAME.fullmatch(one.name or ""):
+            foreign.append(str(one.metadata.get(SQUARE_KEY, "unknown")))
+        else:
             others.append(one)
-            continue
-        found.add(name)
-        if not _is_at(one, origin_px, boxes[name]):
-            moved.append(name)
     if renamed:
         notes.append(f"{renamed} squares had lost their identity and were known by name and place")
+    if foreign:
+        reviews = ", ".join(sorted(set(foreign)))
+        notes.append(
+            f"{len(foreign)} squares of another review, or out of place, were ignored ({reviews})"
+        )
+    moved = sorted(name for name, shift in found.items() if not _is_at(shift))
     if moved:
         notes.append(
-            f"{', '.join(sorted(moved))} came back with another outline; the one drawn first is "
-            "used"
+            f"{', '.join(moved)} came back with another outline; the one drawn first is used"
         )
     return found, others
+
+
+def _refuse_shifted(label: str, squares: Mapping[str, _Shift]) -> None:
+    """Raise UsageError if all squares came back at one distance from where they were."""
+    shifts = np.array(list(squares.values()))
+    step = shifts[0, 0]
+    if np.abs(step).max() > _SAME_SQUARE_PX and _is_at(shifts - step):
+        raise UsageError(
+            f"{label}: all squares lie {step[0]:g} px in x and {step[1]:g} px in y from where "
+            "they were drawn, so nothing can be compared; export from the image the sample was "
+            "opened in, without a shift of coordinates"
+        )
 
 
 def _says_ours(one: Drawn, sample: ReviewSample) -> bool:
@@ -206,11 +245,15 @@ def _says_ours(one: Drawn, sample: ReviewSample) -> bool:
     return is_ours
 
 
-def _is_at(one: Drawn, origin_px: tuple[float, float], box: Box) -> bool:
+def _shift(one: Drawn, origin_px: tuple[float, float], box: Box) -> _Shift:
     corners = np.concatenate([ring for rings in one.polygons for ring in rings]) + origin_px
-    low, high = corners.min(axis=0), corners.max(axis=0)
     wanted = np.array([[box.x_px, box.y_px], [box.x_end_px, box.y_end_px]])
-    return bool((np.abs(np.array([low, high]) - wanted) <= _SAME_SQUARE_PX).all())
+    shift: _Shift = np.array([corners.min(axis=0), corners.max(axis=0)]) - wanted
+    return shift
+
+
+def _is_at(shift: _Shift) -> bool:
+    return bool((np.abs(shift) <= _SAME_SQUARE_PX).all())
 
 
 def _why_no_square(label: str, drawn: Sequence[Drawn], sample: ReviewSample) -> str:
@@ -257,6 +300,7 @@ def _nucleus(
     ]
     outline = pieces[0] if len(pieces) == 1 else shapely.MultiPolygon(pieces)
     title = one.title if one.name or one.uuid is None else f"{one.title} (id {one.uuid})"
+    check_class_name(one.class_name, f"{label}: {title}")
     if not shapely.is_valid(outline):
         solid = [p for p in shapely.get_parts(shapely.make_valid(outline)) if p.area > 0]
         solid = [part for p in solid for part in shapely.get_parts(p)]

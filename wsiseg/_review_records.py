@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from wsiseg.cell_table import ALL_CLASSES
 from wsiseg.errors import ResultNotReadable, UsageError
 from wsiseg.geometry import Box
 from wsiseg.identity import PROJECT_NAMESPACE
@@ -22,6 +23,14 @@ SQUARE_KEY = "wsiseg review"
 """Metadata of a square in QuPath: the review's name."""
 RUN_KEY = "wsiseg run"
 """Metadata of a square in QuPath: the fingerprint of the run."""
+
+NO_CLASS = "(none)"
+"""Nuclei without a class."""
+NOT_FOUND = "(added)"
+"""Row of the confusion matrix: nuclei the run does not have."""
+NO_NUCLEUS = "(deleted)"
+"""Column of the confusion matrix: what the reviewer holds for no nucleus."""
+_TAKEN = (NO_CLASS, NOT_FOUND, NO_NUCLEUS, ALL_CLASSES)
 
 SquareKind: TypeAlias = Literal["random", "uncertain"]
 
@@ -163,6 +172,15 @@ class ReviewSample:
             ),
             **plain,
         }
+
+
+def check_class_name(class_name: str | None, where: str) -> None:
+    """Raise UsageError if a class is called what stands for something else in the results."""
+    if class_name in _TAKEN:
+        raise UsageError(
+            f"{where} has the class {class_name!r}, and {', '.join(_TAKEN)} stand for other things "
+            "in the results; give the class another name"
+        )
 
 
 def read_sample(path: Path) -> ReviewSample:

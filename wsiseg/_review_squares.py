@@ -12,7 +12,13 @@ import pyarrow as pa
 import shapely
 from numpy.typing import ArrayLike, NDArray
 
-from wsiseg._review_records import ReviewOptions, ReviewSample, ReviewSquare, SquareGrid
+from wsiseg._review_records import (
+    ReviewOptions,
+    ReviewSample,
+    ReviewSquare,
+    SquareGrid,
+    check_class_name,
+)
 from wsiseg.cell_table import open_table
 from wsiseg.errors import ResultNotReadable, UsageError
 from wsiseg.evaluation.sampling import inclusion_probabilities, systematic_sample
@@ -66,13 +72,16 @@ def draw_sample(result: Result, name: str, options: ReviewOptions) -> ReviewSamp
     Raises
     ------
     UsageError
-        If nothing was analysed, or a square is less than a pixel.
+        If nothing was analysed, a square is less than a pixel, or a class has a name that stands
+        for something else.
     ResultNotReadable
         If a file of the run is damaged.
     """
     rng = np.random.default_rng(options.seed)
     grid = _grid(result, options, rng)
     sums = sum_cells(result, grid)
+    for class_name in sums.n_of_class:
+        check_class_name(class_name, result.path.name)
     population = _population(result, grid, sums)
     chance = inclusion_probabilities(
         np.maximum(population.share, _LEAST_SIZE), options.n - options.n_uncertain

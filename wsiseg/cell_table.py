@@ -16,7 +16,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from wsiseg._cell_files import CellFiles, OpenCells, feature_names, open_cells, open_table
+from wsiseg._cell_files import (
+    CellFiles,
+    OpenCells,
+    column_names,
+    feature_names,
+    open_cells,
+    open_table,
+)
 from wsiseg.errors import ResultNotReadable, UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +35,7 @@ __all__ = [
     "CellFiles",
     "ClassCount",
     "SquareCounts",
+    "column_names",
     "count_classes",
     "count_regions",
     "count_squares",

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from wsiseg.cell_table import ALL_CLASSES, ALL_REGIONS
-from wsiseg.cohort_metadata import NO_METADATA, Metadata, SlideNames, read_metadata
+from wsiseg.cohort_metadata import Metadata, listed
+from wsiseg.cohort_units import metadata_of, unit_areas, unit_counts, unit_of
 from wsiseg.counting import (
     NOTHING,
     Sizes,
     TileCounts,
     check_classes,
+    check_number,
     count_groups,
     count_in_regions,
     count_slides,
@@ -29,8 +30,6 @@ from wsiseg.intervals import CONFIDENCE, UNKNOWN, Interval, density_of_units
 from wsiseg.queries import Query, open_query
 from wsiseg.run_choice import AskedRun, RunsGiven
 
-PATIENT = "patient"
-"""Column of the metadata that says which slides are of one patient."""
 _NUMBERS: tuple[tuple[str, pa.DataType], ...] = (
     ("class_name", pa.string()),
     ("n_slides", pa.int64()),
@@ -153,36 +152,6 @@ def cohort_stats(
         return Answer(table, notes, opened.unread)
 
 
-def metadata_of(opened: Query, path: str | Path | None) -> Metadata:
-    """Return what is known of the runs' slides."""
-    if path is None:
-        return NO_METADATA
-    return read_metadata(Path(path), [SlideNames(run.slide, run.file_name) for run in opened.runs])
-
-
-def unit_of(unit: str | None, known: Metadata) -> str | None:
-    """Return the column of what is independent; None: each slide is.
-
-    Raises
-    ------
-    UnknownName
-        If there is no such column.
-    """
-    if unit is None:
-        return next((name for name in known.columns if name.casefold() == PATIENT), None)
-    if unit == "slide":
-        return None
-    if unit not in known.columns:
-        raise UnknownName(f"the metadata have no column {unit!r}; there are {_listed(known)}")
-    return unit
-
-
-def unit_name(run: AskedRun, known: Metadata, column: str | None) -> tuple[str, str]:
-    """Return what stands for a run's unit: its value in a column, else the slide itself."""
-    value = known.values.get(run.slide, {}).get(column) if column is not None else None
-    return ("slide", run.slide) if value is None else (str(column), value)
-
-
 def check_confidence(confidence: float) -> None:
     """Raise UsageError unless a confidence is one."""
     if not 0.5 <= confidence < 1:
@@ -200,17 +169,13 @@ def _keys(by: str | Sequence[str], known: Metadata) -> list[str]:
         if name not in known.columns:
             raise UnknownName(
                 f"there is nothing to group by called {name!r}; there are slide, region and "
-                f"columns of the metadata: {_listed(known)}"
+                f"columns of the metadata: {listed(known.columns)}"
             )
         if name in _RESERVED:
             raise UsageError(
                 f"the metadata's column {name!r} has the name of a column of the answer; rename it"
             )
     return wanted
-
-
-def _listed(known: Metadata) -> str:
-    return ", ".join(known.columns) or "none (give them with --metadata)"
 
 
 def _schema(wanted: Sequence[str]) -> pa.Schema:
@@ -252,6 +217,7 @@ def _slide_rows(
     counts = count_groups(opened, [[run.slide for run in group.runs] for group in groups])
     for group, mine in zip(groups, counts, strict=True):
         check_classes(group.runs[0], mine)
+        check_number(group.runs[0], mine.get(ALL_CLASSES, NOTHING).n)
     tiles = count_tiles(opened)
     for group, mine in zip(groups, counts, strict=True):
         yield from _one_slide(group, mine, tiles, confidence)
@@ -291,29 +257,6 @@ def _pooled_rows(
                 | _ends(interval, unit_column or "slides")
                 | {"n_slides": len(group.runs), "n_units": n_units}
             )
-
-
-def unit_areas(
-    runs: Sequence[AskedRun], known: Metadata, column: str | None
-) -> tuple[list[int], np.ndarray[Any, np.dtype[np.float64]]]:
-    """Return the position of each run's unit, and the area of each unit."""
-    names = [unit_name(run, known, column) for run in runs]
-    position = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    units = [position[name] for name in names]
-    areas = [run.analysed_mm2 for run in runs]
-    area_mm2 = np.bincount(units, areas, len(position)).astype(np.float64)
-    return units, area_mm2
-
-
-def unit_counts(
-    runs: Sequence[AskedRun],
-    units: Sequence[int],
-    of_slide: Mapping[tuple[str, str], int],
-    class_name: str,
-) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return how many nuclei of a class each unit has."""
-    n = [of_slide.get((run.slide, class_name), 0) for run in runs]
-    return np.bincount(units, n, max(units, default=-1) + 1).astype(np.float64)
 
 
 def _region_rows(

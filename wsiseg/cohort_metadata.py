@@ -159,6 +159,11 @@ def _check_header(path: Path, header: list[str]) -> None:
             raise UsageError(f"{path.name} has {header.count(name)} columns {name!r}; keep one")
 
 
+def listed(columns: Sequence[str]) -> str:
+    """Return the columns for a message."""
+    return ", ".join(columns) or "none (give them with --metadata)"
+
+
 def _some(names: Sequence[str]) -> str:
     """Return the first few names."""
     shown = ", ".join(names[:_MOST_NAMED])

@@ -12,16 +12,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from wsiseg.cell_table import ALL_CLASSES
-from wsiseg.cohort import (
-    Answer,
-    check_confidence,
-    metadata_of,
-    unit_areas,
-    unit_counts,
-    unit_name,
-    unit_of,
-)
+from wsiseg.cohort import Answer, check_confidence
 from wsiseg.cohort_metadata import Metadata
+from wsiseg.cohort_units import metadata_of, unit_areas, unit_counts, unit_name, unit_of
 from wsiseg.counting import count_slides
 from wsiseg.detection import false_positives, stands_out
 from wsiseg.errors import UnknownName, UsageError

@@ -125,7 +125,18 @@ def count_slides(opened: Query) -> dict[tuple[str, str], int]:
         check_classes(known[row["slide"]], [name])
         if name is not None:
             counts[row["slide"], name] = row["n"]
+    for run in opened.runs:
+        check_number(run, counts[run.slide, ALL_CLASSES])
     return counts
+
+
+def check_number(run: AskedRun, n: int) -> None:
+    """Raise ResultNotReadable if not all nuclei of a run were counted, and each once."""
+    if n != run.record["n_cells"]:
+        raise ResultNotReadable(
+            f"{n} cells of {run.slide} were counted, but run.json says {run.record['n_cells']}; "
+            "segment the slide again with --overwrite"
+        )
 
 
 def check_classes(run: AskedRun, found: Iterable[str | None]) -> None:

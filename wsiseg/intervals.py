@@ -141,8 +141,8 @@ def ratio_of_means(
     Returns
     -------
     Estimate
-        Without a value where mean(a) is 0, without an interval where a mean is 0 or a group
-        has fewer than two units.
+        Without a value where mean(a) is 0, without an interval where a mean is 0, a group has
+        fewer than two units, or all values of both are equal.
     """
     if not (len(a) and len(b)) or a.mean() == 0:
         return Estimate(None, UNKNOWN)
@@ -152,7 +152,8 @@ def ratio_of_means(
     parts = [float(x.var(ddof=1) / len(x) / x.mean() ** 2) for x in (a, b)]
     variance = sum(parts)
     if variance == 0:
-        return Estimate(ratio, Interval(ratio, ratio))
+        # Equal values, mostly zeros or few nuclei, are no reason to be certain.
+        return Estimate(ratio, UNKNOWN)
     degrees = variance**2 / sum(
         part**2 / (len(x) - 1) for part, x in zip(parts, (a, b), strict=True)
     )
@@ -166,7 +167,8 @@ def shift(
     """Return by how much `b` lies above `a`: Hodges and Lehmann's median of all differences.
 
     The interval holds the differences between the ranks of Mann and Whitney's test in its normal
-    approximation; unknown where there are too few units for that confidence (3 against 3).
+    approximation; unknown where there are too few units for that confidence (3 against 3), or
+    where all values are equal.
     """
     if not (len(a) and len(b)):
         return Estimate(None, UNKNOWN)
@@ -175,7 +177,7 @@ def shift(
     reach = _normal(confidence) * math.sqrt(n_pairs * (n_all + 1) / 12)
     outside = math.floor(n_pairs / 2 - reach)
     value = float(np.median(differences))
-    if outside < 1:
+    if outside < 1 or differences[0] == differences[-1]:
         return Estimate(value, UNKNOWN)
     ends = Interval(float(differences[outside - 1]), float(differences[n_pairs - outside]))
     return Estimate(value, ends)

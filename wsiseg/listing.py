@@ -63,7 +63,9 @@ class _Found:
     where: str
 
 
-def list_slides(paths: Iterable[Path], out: Path | None = None) -> list[SlideEntry]:
+def list_slides(
+    paths: str | Path | Iterable[str | Path], out: str | Path | None = None
+) -> list[SlideEntry]:
     """Return the slides that files, folders and lists name.
 
     A file is taken as it is, whatever its suffix, even if it does not exist: that slide fails
@@ -82,9 +84,9 @@ def list_slides(paths: Iterable[Path], out: Path | None = None) -> list[SlideEnt
 
     Parameters
     ----------
-    paths : iterable of Path
+    paths : str or Path, or several of them
         Files, folders and lists.
-    out : Path, optional
+    out : str or Path, optional
         The folder for the results, which is not searched, if it lies in one that is.
 
     Raises
@@ -93,8 +95,9 @@ def list_slides(paths: Iterable[Path], out: Path | None = None) -> list[SlideEnt
         If a folder holds no slide, a list cannot be used (names line and column), or the
         results of two slides would have one place.
     """
-    given = list(paths)
-    found = [one for path in given for one in _expand(path, given, out)]
+    given = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
+    results = None if out is None else Path(out)
+    found = [one for path in given for one in _expand(path, given, results)]
     refuse_same_place([one.entry for one in found], [one.where for one in found])
     return [one.entry for one in found]
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from wsiseg._query_columns import Column, meaning_of
 from wsiseg._query_guard import check_select, names_in
-from wsiseg._query_tables import TABLES, files_without, make_tables
+from wsiseg._query_tables import TABLES, files_of_nulls, files_without, make_tables
 from wsiseg.errors import ResultNotReadable, UsageError, WsisegError
 from wsiseg.machine import cores
 from wsiseg.run_choice import AskedRun, RunsGiven, choose_runs
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TABLES", "Column", "Query", "open_query", "query"]
 
+STAIN_COLUMNS = (*("hematoxylin_od_mean", "hematoxylin_od_sd", "eosin_od_mean", "eosin_od_sd"),)
+"""Columns of `cells` that older runs have without a value."""
 MEMORY_GB = 4
 """What a query may take; one that needs more fails, for nothing is put on disk."""
 
@@ -109,6 +111,13 @@ class Query:
                     f"{n} of {len(self._files[table])} runs have no {table}.{column}: it is "
                     "null there"
                 )
+        stains = [name for name in STAIN_COLUMNS if name in named]
+        cells = self._files["cells"]
+        for column, n in files_of_nulls(self._connection, cells, stains).items():
+            said.append(
+                f"{n} of {len(cells)} runs have no value in cells.{column}: it was not measured "
+                "when they were made"
+            )
         return said
 
     def columns(self) -> list[Column]:

@@ -21,6 +21,7 @@ from wsiseg.cell_table import (
     ALL_CLASSES,
     CellFiles,
     ClassCount,
+    column_names,
     count_classes,
     count_squares,
     feature_names,
@@ -146,11 +147,13 @@ class Result:
         return CellFiles(self.cells_path, None if self.version is None else self.version.path)
 
     @property
-    def feature_names(self) -> tuple[str, ...]:
-        """Measurements of `features.parquet`, which `cells` and `batches` take by name.
+    def column_names(self) -> tuple[str, ...]:
+        """Columns of the cell table; older runs lack some."""
+        return column_names(self.cell_files)
 
-        Older runs have none.
-        """
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Measurements that `cells` and `batches` take by name too; older runs have none."""
         return feature_names(self.cell_files)
 
     def with_classes(self, name: str | None) -> Result:
@@ -177,8 +180,7 @@ class Result:
         Parameters
         ----------
         columns
-            Names of the columns wanted, also of `feature_names`; None for all of the cell
-            table.
+            Names of the columns wanted, also of `feature_names`; None for all of the cell table.
 
         Raises
         ------
@@ -237,11 +239,10 @@ class Result:
         Returns
         -------
         dict
-            `slide`, `model`, `classes_version` (None: the model's own classes),
-            `analysed_mm2`, `no_density_reason`; `classes`: a dict for each
-            class, also those without nuclei, and `total`: one for all nuclei.  Such a dict
-            has `n`, `per_mm2` (None if nothing was analysed) and `median_area_um2` (None
-            without nuclei).
+            `slide`, `model`, `classes_version` (None: the model's own classes), `analysed_mm2`,
+            `no_density_reason`; `classes`: a dict for each class, also those without nuclei, and
+            `total`: one for all nuclei.  Such a dict has `n`, `per_mm2` (None if nothing was
+            analysed) and `median_area_um2` (None without nuclei).
         """
         *classes, total = count_classes(self.cell_files, self.class_names)
         return {

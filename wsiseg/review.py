@@ -46,8 +46,9 @@ from wsiseg._review_folder import (
     remove_readings,
     review_folders,
 )
-from wsiseg._review_geojson import EditedFile, packs, parse_edited, sample_bytes
+from wsiseg._review_geojson import EditedFile, NoSquare, packs, parse_edited, sample_bytes
 from wsiseg._review_records import (
+    NO_CLASS,
     ReviewOptions,
     ReviewSample,
     ReviewSquare,
@@ -333,7 +334,7 @@ def _more_notes(
     missing = [square.name for square in sample.squares if square not in back]
     if missing:
         notes.append(f"not reviewed, since the square did not come back: {', '.join(missing)}")
-    new = [name for name in labels if name not in sample.n_of_class and name != "(none)"]
+    new = [name for name in labels if name not in sample.n_of_class and name != NO_CLASS]
     if new:
         notes.append(f"classes the run does not have: {', '.join(new)}")
     if all(cell.change == "unchanged" for cell in cells):
@@ -362,18 +363,26 @@ def _review_of(
     """
     folders = review_folders(result, name, to)
     bounds = slide_bounds(result)
-    refused: list[UsageError] = []
+    refused: list[NoSquare] = []
+    fitting: list[tuple[Path, ReviewSample, EditedFile]] = []
     for folder in folders:
         sample = read_sample(folder / SAMPLE)
         try:
-            found = parse_edited(content, label, sample, bounds)
-        except UsageError as error:
+            fitting.append((folder, sample, parse_edited(content, label, sample, bounds)))
+        except NoSquare as error:
             refused.append(error)
-            continue
-        if sample.fingerprint != sum_cells(result, sample.grid).fingerprint:
-            raise ResultNotReadable(
-                f"{result.path.name} is not the run the review {sample.name!r} was made from: "
-                "its nuclei differ; make the review again"
-            )
-        return folder, sample, found
-    raise refused[0]
+    if not fitting:
+        raise refused[0]
+    if len(fitting) > 1:
+        names = ", ".join(sample.name for _, sample, _ in fitting)
+        raise UsageError(
+            f"{label} holds squares of {len(fitting)} reviews ({names}); say with --name which "
+            "one to read"
+        )
+    sample = fitting[0][1]
+    if sample.fingerprint != sum_cells(result, sample.grid).fingerprint:
+        raise ResultNotReadable(
+            f"{result.path.name} is not the run the review {sample.name!r} was made from: "
+            "its nuclei differ; make the review again"
+        )
+    return fitting[0]

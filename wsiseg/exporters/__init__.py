@@ -56,6 +56,11 @@ class ExportableResult(Protocol):
         ...
 
     @property
+    def column_names(self) -> tuple[str, ...]:
+        """Columns of the cell table; older runs lack some."""
+        ...
+
+    @property
     def feature_names(self) -> tuple[str, ...]:
         """Measurements beside the cell table, which `batches` takes by name."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,6 @@ from numpy.typing import NDArray
 
 from wsiseg.errors import UnknownName, UsageError
 from wsiseg.exporters import ExportableResult
-from wsiseg.exporters._columns import columns_of
 
 _MOST_NAMED = 20
 
@@ -35,11 +35,13 @@ class CellChoice:
         _check_names(self, "classes", "regions")
         if self.bbox is None:
             return
-        corners = tuple(float(value) for value in self.bbox)
+        needed = f"bbox is {self.bbox!r}; give xmin, ymin, xmax, ymax in pixels of the slide"
+        try:
+            corners = tuple(float(value) for value in self.bbox)
+        except (TypeError, ValueError) as error:
+            raise UsageError(needed) from error
         if len(corners) != 4 or not all(map(math.isfinite, corners)):
-            raise UsageError(
-                f"bbox is {self.bbox}; give xmin, ymin, xmax, ymax in pixels of the slide"
-            )
+            raise UsageError(needed)
         if corners[0] >= corners[2] or corners[1] >= corners[3]:
             raise UsageError(f"bbox {self.bbox} holds nothing; xmin, ymin come before xmax, ymax")
         object.__setattr__(self, "bbox", corners)
@@ -55,6 +57,9 @@ class ColumnChoice(CellChoice):
     def __post_init__(self) -> None:
         CellChoice.__post_init__(self)
         _check_names(self, "columns")
+        for name, n in Counter(self.columns or ()).items():
+            if n > 1:
+                raise UsageError(f"columns names {name!r} {n} times; name each column once")
 
 
 def _check_names(options: CellChoice, *fields: str) -> None:
@@ -115,14 +120,16 @@ def _to_read(result: ExportableResult, choice: CellChoice, columns: list[str]) -
         decisive += ["x", "y"]
     if choice.regions is not None:
         # Old runs lack one of them.
-        decisive += [name for name in columns_of(result) if name in ("region", "region_ids")]
+        decisive += [name for name in ("region", "region_ids") if name in result.column_names]
     return list(dict.fromkeys([*columns, *decisive]))
 
 
 def _refuse_unknown(kind: str, wanted: Sequence[str], known: Sequence[str]) -> None:
     for name in wanted:
         if name not in known:
-            listed = ", ".join(known[:_MOST_NAMED])
+            # As the command line takes them.
+            shown = [f'"{each}"' if "," in each else each for each in known[:_MOST_NAMED]]
+            listed = ", ".join(shown)
             more = f" and {len(known) - _MOST_NAMED} more" if len(known) > _MOST_NAMED else ""
             raise UnknownName(f"the run has no {kind} {name!r}; known: {listed or 'none'}{more}")
 

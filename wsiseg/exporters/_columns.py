@@ -17,9 +17,7 @@ MEASURED_COLUMNS = (*_MEASURED, *STAIN_COLUMNS)
 
 def columns_of(result: ExportableResult) -> tuple[str, ...]:
     """Return all columns a run has: of its cell table, some of which old runs lack, and more."""
-    first = next(iter(result.batches()), None)
-    names = CELLS_SCHEMA.names if first is None else first.schema.names
-    return (*names, *result.feature_names)
+    return (*result.column_names, *result.feature_names)
 
 
 def schema_of(columns: Sequence[str]) -> pa.Schema:
@@ -31,3 +29,9 @@ def schema_of(columns: Sequence[str]) -> pa.Schema:
             for name in columns
         ]
     )
+
+
+def listed(column: pa.ChunkedArray) -> pa.Array:
+    """Return lists of numbers as text, separated by semicolons."""
+    texts = [None if each is None else ";".join(map(str, each)) for each in column.to_pylist()]
+    return pa.array(texts, pa.string())

@@ -17,16 +17,17 @@ from numpy.typing import NDArray
 from wsiseg.errors import UsageError
 from wsiseg.exporters import ExportableResult
 from wsiseg.exporters._choice import CellChoice, chosen_batches
-from wsiseg.exporters._columns import MEASURED_COLUMNS, schema_of
+from wsiseg.exporters._columns import MEASURED_COLUMNS, listed, schema_of
 from wsiseg.exporters._facts import run_facts
 from wsiseg.exporters._finish import finished_file, refuse_existing
 from wsiseg.exporters.formats import needed
 
 UNITS = {"um": ("x_um", "y_um"), "px": ("x", "y")}
 """Unit of `obsm["spatial"]` and the columns it is made of."""
-_TEXTS = ("class_name", "region", "region_class")
-OBS_COLUMNS = ("cell_id", "class_name", "class_prob", "nucleus_prob", *_TEXTS[1:], "cut")
-"""Columns of the cell table that describe a nucleus, beside its UUID, its name there."""
+_REGIONS = ("region", "region_class", "region_ids")
+"""Columns of regions; old runs lack some."""
+OBS_COLUMNS = ("cell_id", "class_name", "class_prob", "nucleus_prob", "cut")
+"""Columns of the cell table that describe a nucleus, beside regions and UUID, its name there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +76,15 @@ def annotated_table(result: ExportableResult, choice: CellChoice, unit: str) -> 
     anndata = needed("anndata")
     pandas = needed("anndata", "pandas")
     measured = (*MEASURED_COLUMNS, *result.feature_names)
-    columns = ["uuid", *OBS_COLUMNS, *UNITS[unit], *measured]
+    known = result.column_names
+    described = (*OBS_COLUMNS, *(name for name in _REGIONS if name in known))
+    columns = ["uuid", *described, *UNITS[unit], *measured]
     batches = list(chosen_batches(result, choice, columns))
     rows = pa.Table.from_batches(batches, batches[0].schema if batches else schema_of(columns))
     x, y = (rows[name].to_numpy() for name in UNITS[unit])
     return anndata.AnnData(
         X=_matrix(rows, measured),
-        obs=_obs(pandas, rows, result.class_names),
+        obs=_obs(pandas, rows.select(described), rows["uuid"], result.class_names),
         var=pandas.DataFrame(index=pandas.Index(measured, dtype=object)),
         obsm={"spatial": np.column_stack([x, y])},
         uns=_facts(result, unit),
@@ -95,13 +98,16 @@ def _matrix(rows: pa.Table, names: Sequence[str]) -> NDArray[np.float32]:
     return matrix
 
 
-def _obs(pandas: Any, rows: pa.Table, class_names: Sequence[str]) -> Any:
-    obs = rows.select(OBS_COLUMNS).to_pandas()
+def _obs(pandas: Any, rows: pa.Table, uuids: pa.ChunkedArray, class_names: Sequence[str]) -> Any:
+    if "region_ids" in rows.column_names:
+        at = rows.column_names.index("region_ids")
+        rows = rows.set_column(at, "region_ids", listed(rows["region_ids"]))
+    obs = rows.to_pandas()
     # With all classes of the model, also those without nuclei, in its order.
     kinds: dict[str, Sequence[str] | None] = {"class_name": class_names}
-    for name in _TEXTS:
+    for name in ("class_name", *(name for name in _REGIONS if name in obs)):
         obs[name] = pandas.Categorical(obs[name].astype(object), categories=kinds.get(name))
-    obs.index = pandas.Index(rows["uuid"].to_pylist(), dtype=object, name="uuid")
+    obs.index = pandas.Index(uuids.to_pylist(), dtype=object, name="uuid")
     return obs
 
 

@@ -24,9 +24,8 @@ from wsiseg.exporters._decimal_text import hundredths, scaled
 from wsiseg.exporters._facts import USE, run_facts
 from wsiseg.exporters._finish import finished_file, refuse_existing
 from wsiseg.exporters._packed import open_for_text
+from wsiseg.exporters._plain_names import name_without_class
 
-WITHOUT_CLASS = "Nucleus"
-"""Category of nuclei without a class; the last."""
 _COLUMNS = ("cell_id", "class_name", "class_prob", "geometry")
 _BLOCK_ROWS = 4096
 _EVERYTHING = CellChoice()
@@ -88,9 +87,10 @@ def _head(result: ExportableResult) -> bytes:
 
 
 def _categories(class_names: Sequence[str]) -> list[dict[str, object]]:
+    names = [*class_names, name_without_class(class_names)]
     return [
         {"id": number, "name": name, "supercategory": "nucleus"}
-        for number, name in enumerate([*class_names, WITHOUT_CLASS], start=1)
+        for number, name in enumerate(names, start=1)
     ]
 
 

@@ -9,7 +9,7 @@ coding scheme `99WSISEG`, because the context group has no codes for kinds of nu
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,17 +25,18 @@ from wsiseg.exporters._choice import CellChoice, chosen_batches
 from wsiseg.exporters._dicom_source import Source, made_up_source, new_uid, read_source
 from wsiseg.exporters._facts import run_facts
 from wsiseg.exporters._finish import finished_file, refuse_existing
+from wsiseg.exporters._plain_names import name_without_class, plain_names
 from wsiseg.exporters.formats import needed
 
 SCHEME = "99WSISEG"
 """The private coding scheme: a code is the class's name, or the name of the column."""
 USE = "Research use only. Not for use in diagnostic procedures."
-WITHOUT_CLASS = "Nucleus"
-"""Label of the group of nuclei without a class."""
 SINGLE_BELOW_PX = 131_072
 """Coordinates below this are stored as float32: off by at most 1/256 px; others as float64."""
 MOST_BYTES = 2**32 - 2
 """Of one value in a DICOM file."""
+_LABEL_CHARS = 64
+"""Of a short text in a DICOM file (LO)."""
 _COLUMNS = ("class_name", "class_prob", "nucleus_prob", "area_um2", "geometry")
 
 
@@ -81,13 +82,35 @@ def export_dicom_ann(
     nuclei = _by_class(batches)
     names = [name for name in (*result.class_names, None) if name in nuclei]
     content = _digest({name: nuclei[name] for name in names}, source)
+    called = _called(result.class_names)
     groups = []
     for number, name in enumerate(names, start=1):
         uid = new_uid(result, f"group {number} of {content}")
-        groups.append(_group(number, uid, name, nuclei.pop(name), result, source))
+        groups.append(_group(number, uid, called[name], nuclei.pop(name), result, source))
     annotations = _annotations(groups, content, result, source)
     with finished_file(destination) as partial:
         annotations.save_as(partial, enforce_file_format=True)
+
+
+class _Class(NamedTuple):
+    """A class, as it is called in the file."""
+
+    name: str | None
+    """Its name; None for nuclei without a class."""
+    label: str
+    """Of its group; no other group has it."""
+    code: str
+    """In the private coding scheme; that of no other class."""
+
+
+def _called(class_names: Sequence[str]) -> dict[str | None, _Class]:
+    names: list[str | None] = [*class_names, None]
+    texts = [*class_names, name_without_class(class_names)]
+    labels = plain_names(texts, _LABEL_CHARS)
+    return {
+        name: _Class(name, label, code)
+        for name, label, code in zip(names, labels, plain_names(texts), strict=True)
+    }
 
 
 class _Nuclei(NamedTuple):
@@ -143,7 +166,7 @@ def _nuclei(rows: pa.RecordBatch) -> _Nuclei:
 def _group(
     number: int,
     uid: str,
-    name: str | None,
+    kind: _Class,
     nuclei: _Nuclei,
     result: ExportableResult,
     source: Source,
@@ -151,25 +174,27 @@ def _group(
     highdicom = needed("dicom-ann")
     ann = needed("dicom-ann", "highdicom.ann")
     codes = needed("dicom-ann", "pydicom.sr.codedict").codes
-    label = WITHOUT_CLASS if name is None else name
-    kind = highdicom.sr.CodedConcept.from_code(codes.SCT.Nucleus)
-    if name is not None:
-        kind.AnnotationPropertyTypeModifierCodeSequence = [
-            highdicom.sr.CodedConcept(name, SCHEME, f"Nucleus of class {name}"[:64])
+    concept = highdicom.sr.CodedConcept.from_code(codes.SCT.Nucleus)
+    if kind.name is not None:
+        meaning = f"Nucleus of class {kind.code}"[:_LABEL_CHARS].rstrip()
+        concept.AnnotationPropertyTypeModifierCodeSequence = [
+            highdicom.sr.CodedConcept(kind.code, SCHEME, meaning)
         ]
+    # A long text may hold what the label and the code cannot.
+    named = f"Class: {kind.name}. " if kind.name not in (None, kind.label) else ""
     return ann.AnnotationGroup(
         number=number,
         uid=uid,
-        label=label[:64],
+        label=kind.label,
         annotated_property_category=codes.SCT.AnatomicalStructure,
-        annotated_property_type=kind,
+        annotated_property_type=concept,
         graphic_type=ann.GraphicTypeValues.POLYGON,
-        graphic_data=_outlines(label, nuclei),
+        graphic_data=_outlines(kind.label, nuclei),
         algorithm_type=ann.AnnotationGroupGenerationTypeValues.AUTOMATIC,
         algorithm_identification=_algorithm(highdicom, codes, result),
         measurements=_measurements(highdicom, ann, codes, nuclei.measured),
-        description=f"{USE} {source.said}",
-        display_color=_colour(highdicom, result, label),
+        description=f"{named}{USE} {source.said}",
+        display_color=_colour(highdicom, result, kind.name),
     )
 
 
@@ -202,7 +227,7 @@ def _measurements(highdicom: Any, ann: Any, codes: Any, measured: NDArray[np.flo
 def _algorithm(highdicom: Any, codes: Any, result: ExportableResult) -> Any:
     model = result.run["model"]
     return highdicom.AlgorithmIdentificationSequence(
-        name=str(model["name"])[:64],
+        name=_model_label(result),
         family=codes.DCM.ArtificialIntelligence,
         # 64 hexadecimal digits: as long as the value may be.
         version=str(model["sha256"]),
@@ -215,9 +240,13 @@ def _algorithm(highdicom: Any, codes: Any, result: ExportableResult) -> Any:
     )
 
 
-def _colour(highdicom: Any, result: ExportableResult, label: str) -> Any:
-    rgb = result.class_colours.get(label)
+def _colour(highdicom: Any, result: ExportableResult, name: str | None) -> Any:
+    rgb = None if name is None else result.class_colours.get(name)
     return None if rgb is None else highdicom.color.CIELabColor.from_rgb(*rgb)
+
+
+def _model_label(result: ExportableResult) -> str:
+    return plain_names([str(result.run["model"]["name"])], _LABEL_CHARS)[0]
 
 
 def _annotations(groups: list[Any], content: str, result: ExportableResult, source: Source) -> Any:
@@ -232,7 +261,7 @@ def _annotations(groups: list[Any], content: str, result: ExportableResult, sour
         sop_instance_uid=new_uid(result, f"annotations {content}"),
         instance_number=1,
         manufacturer="wsiseg",
-        manufacturer_model_name=str(result.run["model"]["name"])[:64],
+        manufacturer_model_name=_model_label(result),
         software_versions=str(result.run["wsiseg_version"]),
         device_serial_number=str(result.run["model"]["sha256"])[:16],
         content_description=USE,

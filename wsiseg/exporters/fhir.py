@@ -16,6 +16,7 @@ from wsiseg.errors import UsageError
 from wsiseg.exporters import ExportableResult
 from wsiseg.exporters._facts import USE, run_facts
 from wsiseg.exporters._finish import finished_file, refuse_existing
+from wsiseg.exporters._plain_names import plain_names
 from wsiseg.exporters.formats import needed
 from wsiseg.identity import PROJECT_NAMESPACE, run_namespace
 
@@ -23,7 +24,6 @@ RELEASES = {"R5": "fhir.resources", "R4B": "fhir.resources.R4B"}
 """Release of FHIR and the package with its resources."""
 CODE_SYSTEM = uuid.uuid5(PROJECT_NAMESPACE, "fhir code system").urn
 """Code system of what is observed: there is none for nuclei of a slide."""
-ALL_CLASSES = "(all)"
 _UCUM = "http://unitsofmeasure.org"
 _CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
 _ABSENT = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
@@ -79,10 +79,14 @@ def _bundle(result: ExportableResult, release: str) -> dict[str, Any]:
     summary = result.summary()
     space = _space(result, summary)
     device_urn = uuid.uuid5(space, "fhir device").urn
-    classes = {**summary["classes"], ALL_CLASSES: summary["total"]}
     entries = [(device_urn, _device(result, release))]
     observed = [_area(summary)]
-    observed += [_class(name, numbers, summary) for name, numbers in classes.items()]
+    codes = plain_names(summary["classes"])
+    observed += [
+        _class(name, code, numbers, summary)
+        for code, (name, numbers) in zip(codes, summary["classes"].items(), strict=True)
+    ]
+    observed.append(_class(None, "", summary["total"], summary))
     for number, parts in enumerate(observed):
         urn = uuid.uuid5(space, f"fhir observation {number}").urn
         entries.append((urn, {**_observation(result, device_urn), **parts}))
@@ -161,14 +165,19 @@ def _area(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _class(
-    name: str, numbers: Mapping[str, float | None], summary: Mapping[str, Any]
+    name: str | None,
+    own_code: str,
+    numbers: Mapping[str, float | None],
+    summary: Mapping[str, Any],
 ) -> dict[str, Any]:
-    kind = "all nuclei" if name == ALL_CLASSES else f"nuclei of class {name}"
+    """Return what is said of a class; name None: of all nuclei."""
+    kind = "all nuclei" if name is None else f"nuclei of class {name}"
     code = {**_code("nuclei", "Nuclei on a slide"), "text": f"Nuclei on a slide: {kind}"}
     reasons = {"per_mm2": summary["no_density_reason"], "median_area_um2": "there is no nucleus"}
     components: list[dict[str, Any]] = []
-    if name != ALL_CLASSES:
-        of_class = {"coding": [{"system": CODE_SYSTEM, "code": name, "display": name}]}
+    if name is not None:
+        shown_name = {"display": name} if name.strip() else {}
+        of_class = {"coding": [{"system": CODE_SYSTEM, "code": own_code, **shown_name}]}
         components.append({"code": _code("class", "Class"), "valueCodeableConcept": of_class})
     for key, component, display, unit, shown in _COMPONENTS:
         value = numbers[key]

@@ -16,7 +16,7 @@ import shapely
 from wsiseg.errors import UsageError
 from wsiseg.exporters import ExportableResult
 from wsiseg.exporters._choice import ColumnChoice, chosen_batches
-from wsiseg.exporters._columns import POLYGON_COLUMNS, columns_of, schema_of
+from wsiseg.exporters._columns import POLYGON_COLUMNS, columns_of, listed, schema_of
 from wsiseg.exporters._finish import finished_file, refuse_existing
 from wsiseg.exporters._packed import open_for_text
 
@@ -81,8 +81,7 @@ def _text(table: pa.Table, header: bool) -> pa.Buffer:
 def _flat(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
     """Return a column as CSV can hold it."""
     if name == "region_ids":
-        texts = [None if ids is None else ";".join(map(str, ids)) for ids in column.to_pylist()]
-        return pa.array(texts, pa.string())
+        return listed(column)
     if name == "geometry":
         shapes = shapely.from_wkb(column.to_numpy())
         return pa.array(shapely.to_wkt(shapes, rounding_precision=_WKT_DECIMALS), pa.string())
