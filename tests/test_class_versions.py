@@ -233,21 +233,18 @@ def test_a_folder_that_cannot_be_written(run: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_run_that_may_only_be_read(versioned: Result, run: Path) -> None:
-    for folder in (run / "classes", run):
-        folder.chmod(0o555)
-        try:
-            for write in (
-                lambda: refuse_unwritable_version(run),
-                lambda: write_class_version(run, "v", version_of(random_names()), classes(), {}),
-            ):
-                with pytest.raises(OutputNotWritable, match=r"\(Permission denied\); classes are"):
-                    write()
-        finally:
-            folder.chmod(0o755)
-        (run / "classes" / "clicks.json").unlink(missing_ok=True)
-        (run / "classes" / "clicks.parquet").unlink(missing_ok=True)
-        (run / "classes").rmdir()
+@pytest.mark.parametrize("inner", ["classes", "."])
+def test_a_run_that_may_only_be_read(run: Path, inner: str) -> None:
+    (run / inner).mkdir(exist_ok=True)
+    (run / inner).chmod(0o555)
+    said = r"\(Permission denied\); classes are kept"
+    try:
+        with pytest.raises(OutputNotWritable, match=said):
+            refuse_unwritable_version(run)
+        with pytest.raises(OutputNotWritable, match=said):
+            write_class_version(run, "v", version_of(random_names()), classes(), {})
+    finally:
+        (run / inner).chmod(0o755)
 
 
 def test_a_full_or_forbidden_folder_is_told_in_a_sentence(

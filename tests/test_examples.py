@@ -231,7 +231,7 @@ def test_a_class_without_a_name_is_none(result: Result, tmp_path: Path) -> None:
     marks = [feature(points([at(result, k)]), name) for k, name in enumerate(["A", "", "  "], 1)]
     examples = found(result, tmp_path, *marks)
     assert as_dict(examples) == {1: "A"}
-    assert examples.notes == ("2 objects without a class",)
+    assert examples.notes == ("objects without a class were skipped: 2",)
 
 
 def test_marks_that_all_miss_say_how_far(result: Result, tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def fit(
     theta = theta - theta.mean(axis=0)
     loss = _loss(theta, design, target, share, ridge)
     like_hessian = (design * share[:, np.newaxis]).T @ design / n_classes + np.diag(ridge)
-    nearly_inverse = np.linalg.inv(like_hessian)
+    nearly_inverse: Numbers = np.linalg.inv(like_hessian).astype(np.float64)
     for _ in range(_MOST_STEPS):
         probs = softmax(design @ theta.T)
         gradient = (share[:, np.newaxis] * (probs - target)).T @ design + ridge * theta
