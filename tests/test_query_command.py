@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import wsiseg
 from wsiseg.class_versions import CLASSES_SCHEMA
 from wsiseg.cli import app
-from wsiseg.errors import OutputNotWritable, UsageError
+from wsiseg.errors import OutputNotWritable, ResultNotReadable, UsageError
 from wsiseg.exporters.class_table import write_class_version
 from wsiseg.table_files import write_table
 
@@ -373,6 +373,79 @@ def test_an_odd_name_is_counted_as_any_other(out: Path) -> None:
     }
     shown = run("stats", out, "--model", "all")
     assert all(line.isprintable() for line in shown.stdout.splitlines())
+
+
+def test_a_measurement_that_no_run_has_is_told_of(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a.svs.wsiseg", random_table(20))
+    features = {"cell_id": np.arange(1, 21, dtype=np.uint32), "nearest_cell_um": np.arange(20.0)}
+    pq.write_table(pa.table(features), folder / "features.parquet")
+    said = run("query", tmp_path, "SELECT avg(texture_energy) FROM features")
+    assert said.exit_code == 2
+    assert "no run has features.texture_energy: they were made by an older" in said.stderr
+    wrong = run("query", tmp_path, "SELECT avg(nearest_cel_um) FROM features")
+    assert "older" not in wrong.stderr
+    assert "nearest_cell_um" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": {"name": "m", "sha256": "0" * 64, "card": None}},
+        {"model": {"name": "m", "sha256": "0" * 64, "card": {"about": None}}},
+        {"tiles": None},
+        {"tiles": {"unreadable": [{}]}},
+        {"regions": None},
+        {"regions": [{}]},
+        {"regions": [{"name": "a", "class": "b", "kind": "c", "missing": 0, "analysed_mm2": 1}]},
+        {"warnings": ["x"]},
+        {"warnings": [{}]},
+        {"options": []},
+        {"result_version": "new"},
+    ],
+)
+def test_a_damaged_record_is_told_and_left_out(tmp_path: Path, changes: dict[str, Any]) -> None:
+    write_run(tmp_path / "a.svs.wsiseg", random_table(20))
+    write_run(tmp_path / "b.svs.wsiseg", random_table(20), **changes)
+    for command in (["query", tmp_path, "SELECT sum(n_cells) FROM slides"], ["stats", tmp_path]):
+        said = run(*command)
+        assert said.exit_code == 3
+        assert "b.svs.wsiseg/run.json is damaged: " in said.stderr
+    with pytest.raises(ResultNotReadable, match="is damaged"):
+        wsiseg.open_result(tmp_path / "b.svs.wsiseg")
+
+
+def test_a_damaged_table_of_tiles_takes_its_run_with_it_alone(tmp_path: Path) -> None:
+    write_run(tmp_path / "a.svs.wsiseg", random_table(20))
+    (write_run(tmp_path / "b.svs.wsiseg", random_table(9)) / "tiles.parquet").write_bytes(b"x")
+    for command in (
+        ["query", tmp_path, "SELECT sum(n_cells) AS n FROM slides"],
+        ["stats", tmp_path],
+    ):
+        said = run(*command, "--format", "json")
+        assert said.exit_code == 3
+        assert json.loads(said.stdout)[-1]["n"] == 20
+        assert "tiles.parquet is damaged" in said.stderr
+
+
+def test_runs_of_several_folders_are_called_by_what_tells_them_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("one/a", "one/b", "two/in/a"):
+        write_run(tmp_path / f"{place}.svs.wsiseg", random_table(20))
+    sql = "SELECT slide FROM slides ORDER BY slide"
+
+    def names(*given: Path | str) -> list[str]:
+        return wsiseg.query([*given], sql)["slide"].to_pylist()
+
+    both = (tmp_path / "one", tmp_path / "two/in")
+    assert names(*both) == ["b.svs", "one/a.svs", "two/in/a.svs"]
+    monkeypatch.chdir(tmp_path)
+    assert names("one", "two/in") == names(*both)
+    monkeypatch.chdir(tmp_path / "one/a.svs.wsiseg")
+    assert names(".") == ["a.svs"]
+    (tmp_path / "one/a.svs.wsiseg/crops").mkdir()
+    monkeypatch.chdir(tmp_path / "one/a.svs.wsiseg/crops")
+    assert names("..") == ["a.svs"]
 
 
 def test_what_was_made_in_other_ways_is_told(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from wsiseg._query_columns import Column, meaning_of
+from wsiseg._query_columns import Column, is_feature, meaning_of
 from wsiseg._query_guard import check_select, names_in
 from wsiseg._query_tables import TABLES, files_of_nulls, files_without, make_tables
 from wsiseg.errors import ResultNotReadable, UsageError, WsisegError
@@ -83,9 +83,19 @@ class Query:
         return UsageError(f"the query cannot be answered: {_said(error)}{self._no_features(tree)}")
 
     def _no_features(self, tree: Any) -> str:
-        if self._files["features"] or "features" not in names_in(tree):
+        named = names_in(tree)
+        if "features" not in named:
             return ""
-        return "; no run has features.parquet: segment anew with --measure, and --overwrite"
+        if not self._files["features"]:
+            return "; no run has features.parquet: segment anew with --measure, and --overwrite"
+        there = {column.name.casefold() for column in self.columns() if column.table == "features"}
+        lacking = sorted(name for name in named - there if is_feature(name))
+        if not lacking:
+            return ""
+        return (
+            f"; no run has features.{lacking[0]}: they were made by an older version, or with a "
+            "--measure that left it out"
+        )
 
     @property
     def run_notes(self) -> list[str]:
@@ -122,7 +132,8 @@ class Query:
                     f"{n} of {len(self._files[table])} runs have no {table}.{column}: it is "
                     "null there"
                 )
-        stains = [name for name in STAIN_COLUMNS if name in named]
+        every = {"*", "cells"} <= named
+        stains = [name for name in STAIN_COLUMNS if every or name in named]
         cells = self._files["cells"]
         for column, n in files_of_nulls(self._connection, cells, stains).items():
             said.append(
