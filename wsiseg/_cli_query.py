@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,7 @@ from wsiseg._cli_answers import (
 from wsiseg._cli_exit import DONE, SOME_FAILED, errors_to_exit_codes
 from wsiseg._cli_options import ClassesFromOption, RoiOriginName, RoiOriginOption, RunsArgument
 from wsiseg.errors import UsageError, WsisegError
+from wsiseg.table_files import check_target
 from wsiseg.terminal import print_answer
 
 if TYPE_CHECKING:
@@ -41,6 +43,9 @@ AnswerFormatOption = Annotated[
     typer.Option("--format", help="Else by the end of --to; without --to a table to look at."),
 ]
 ToOption = Annotated[Path | None, typer.Option("--to", help="Write to this file; -: print.")]
+ReplaceOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the file of --to, if it is there.")
+]
 RunModelOption = Annotated[
     str | None,
     typer.Option("--model", help="Only runs of this model (name or sha256); all: told apart."),
@@ -66,10 +71,12 @@ def query(
     classes: ClassesFromOption = None,
     format: AnswerFormatOption = None,  # noqa: A002
     to: ToOption = None,
+    overwrite: ReplaceOption = False,
     rows: RowsOption = 40,
 ) -> None:
     """Ask SQL of all runs: tables slides, cells, features, tiles and regions."""
     with errors_to_exit_codes():
+        target = target_of(format, to, overwrite)
         runs, sql = (asked, None) if tables else _runs_and_sql(asked)
         with wsiseg.open_query(runs, model, classes) as opened:
             if sql is None:
@@ -79,7 +86,7 @@ def query(
                 notes = opened.notes(sql)
                 answer = opened.run(sql)
             unread = opened.unread
-        give_answer(answer, format, to, rows)
+        give_answer(answer, target, rows)
     leave(notes, unread)
 
 
@@ -107,22 +114,43 @@ def _described(columns: Sequence[Any]) -> pa.Table:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where an answer goes."""
+
+    path: Path
+    file_format: str | None
+    overwrite: bool
+
+
+def target_of(
+    answer_format: AnswerFormat | None, to: Path | None, overwrite: bool
+) -> Target | None:
+    """Return where an answer goes; None: to the eye.  Refused before any work, if it cannot."""
+    if answer_format is AnswerFormat.table or (answer_format is None and to is None):
+        if to is not None and str(to) != "-":
+            raise UsageError("a table to look at is not for a file; --format csv, json or parquet")
+        return None
+    target = Target(
+        Path("-") if to is None else to,
+        None if answer_format is None else answer_format.value,
+        overwrite,
+    )
+    check_target(target.path, target.file_format, overwrite=overwrite)
+    return target
+
+
 def give_answer(
     answer: pa.Table,
-    answer_format: AnswerFormat | None,
-    to: Path | None,
+    target: Target | None,
     rows: int,
     shown: Sequence[dict[str, Any]] | None = None,
 ) -> None:
     """Print an answer or write it; `shown` are its rows made for the eye, if it has such."""
-    is_table = answer_format is AnswerFormat.table or (answer_format is None and to is None)
-    if not is_table:
-        chosen = None if answer_format is None else answer_format.value
-        wsiseg.write_table(answer, Path("-") if to is None else to, chosen)
-    elif to is not None and str(to) != "-":
-        raise UsageError("a table to look at is not for a file; --format csv, json or parquet")
-    else:
+    if target is None:
         print_answer(answer, rows, shown)
+    else:
+        wsiseg.write_table(answer, target.path, target.file_format, overwrite=target.overwrite)
 
 
 def leave(notes: Sequence[str], unread: Sequence[WsisegError]) -> None:
@@ -165,10 +193,12 @@ def stats(
     classes: ClassesFromOption = None,
     format: AnswerFormatOption = None,  # noqa: A002
     to: ToOption = None,
+    overwrite: ReplaceOption = False,
     rows: RowsOption = 0,
 ) -> None:
     """Count nuclei per slide, region or group and class, zeros included."""
     with errors_to_exit_codes():
+        target = target_of(format, to, overwrite)
         _refuse_two(
             {"--compare": compare, "--within": within, "--densest": densest, "--mixing": mixing}
         )
@@ -193,7 +223,7 @@ def stats(
             answer = wsiseg.cohort_stats(
                 runs, by=by, metadata=metadata, unit=unit, confidence=confidence, **which
             )
-        give_answer(answer.table, format, to, rows, show(answer.table.to_pylist()))
+        give_answer(answer.table, target, rows, show(answer.table.to_pylist()))
     leave(answer.notes, answer.unread)
 
 
