@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from wsiseg.cohort_units import metadata_of, unit_areas, unit_counts, unit_name,
 from wsiseg.counting import count_slides
 from wsiseg.detection import false_positives, stands_out
 from wsiseg.errors import UnknownName, UsageError
-from wsiseg.intervals import CONFIDENCE, dominance, ratio_of_means, shift
+from wsiseg.intervals import CONFIDENCE, dominance, poisson_variance, ratio_of_means, shift
 from wsiseg.queries import Query, open_query
 from wsiseg.run_choice import AskedRun, RunsGiven
 
@@ -39,6 +39,18 @@ _SCHEMA = pa.schema(
         ("above_false_positives", pa.bool_()),
     ]
 )
+
+
+class _Counted(NamedTuple):
+    """The units of one group, of which all have an area."""
+
+    n: NDArray[np.float64]
+    area_mm2: NDArray[np.float64]
+
+    @property
+    def density(self) -> NDArray[np.float64]:
+        density: NDArray[np.float64] = self.n / self.area_mm2
+        return density
 
 
 def compare_groups(
@@ -116,7 +128,7 @@ def _compared(
             both = (groups[reference], groups[other])
             names = dict.fromkeys(name for run in runs for name in run.class_names)
             for name in (*names, ALL_CLASSES):
-                a, b = (_densities(mine, known, unit_column, of_slide, name) for mine in both)
+                a, b = (_counted(mine, known, unit_column, of_slide, name) for mine in both)
                 rate = false_positives(runs[0].record["model"]).get(name)
                 yield {
                     "class_name": name,
@@ -165,27 +177,27 @@ def _check_units(
                 )
 
 
-def _densities(
+def _counted(
     runs: Sequence[AskedRun],
     known: Metadata,
     unit_column: str | None,
     of_slide: Mapping[tuple[str, str], int],
     class_name: str,
-) -> NDArray[np.float64]:
-    """Return the density of each unit of which anything was analysed."""
+) -> _Counted:
+    """Return nuclei and area of each unit of which anything was analysed."""
     units, area_mm2 = unit_areas(runs, known, unit_column)
     n = unit_counts(runs, units, of_slide, class_name)
     there = area_mm2 > 0
-    density: NDArray[np.float64] = n[there] / area_mm2[there]
-    return density
+    return _Counted(n[there], area_mm2[there])
 
 
 def _effects(
-    a: NDArray[np.float64], b: NDArray[np.float64], rate: float | None, confidence: float
+    reference: _Counted, group: _Counted, rate: float | None, confidence: float
 ) -> dict[str, Any]:
-    ratio, moved, delta = (
-        estimate(a, b, confidence) for estimate in (ratio_of_means, shift, dominance)
-    )
+    a, b = reference.density, group.density
+    least = poisson_variance(*reference), poisson_variance(*group)
+    ratio = ratio_of_means(a, b, confidence, least)
+    moved, delta = (estimate(a, b, confidence) for estimate in (shift, dominance))
     means = [float(x.mean()) if len(x) else None for x in (a, b)]
     clear = [stands_out(mean, rate) for mean in means]
     return {
