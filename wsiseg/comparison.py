@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -13,10 +14,20 @@ from numpy.typing import NDArray
 
 from wsiseg.cell_table import ALL_CLASSES
 from wsiseg.cohort import Answer, check_confidence
-from wsiseg.cohort_metadata import Metadata
-from wsiseg.cohort_units import metadata_of, unit_areas, unit_counts, unit_name, unit_of
+from wsiseg.cohort_metadata import Metadata, some
+from wsiseg.cohort_units import (
+    check_slides_once,
+    false_positives_of,
+    metadata_of,
+    runs_of_one_slide,
+    unit_areas,
+    unit_counts,
+    unit_name,
+    unit_notes,
+    unit_of,
+)
 from wsiseg.counting import count_slides
-from wsiseg.detection import false_positives, stands_out
+from wsiseg.detection import stands_out
 from wsiseg.errors import UnknownName, UsageError
 from wsiseg.intervals import CONFIDENCE, dominance, poisson_variance, ratio_of_means, shift
 from wsiseg.queries import Query, open_query
@@ -39,6 +50,9 @@ _SCHEMA = pa.schema(
         ("above_false_positives", pa.bool_()),
     ]
 )
+
+
+_LOW_ENDS = ("ratio_low", "shift_low", "cliffs_delta_low")
 
 
 class _Counted(NamedTuple):
@@ -97,7 +111,7 @@ def compare_groups(
     UnknownName
         If the metadata have no such column.
     UsageError
-        If there are fewer than two groups, or a patient is in two.
+        If there are fewer than two groups, a patient or slide is in two, or a slide twice in one.
     """
     check_confidence(confidence)
     with open_query(runs, model, classes) as opened:
@@ -111,6 +125,7 @@ def compare_groups(
         notes = [
             *opened.run_notes,
             *known.notes,
+            *unit_notes(opened.runs, known, unit_column),
             *_notes(opened, known, column, compared, confidence),
         ]
         return Answer(pa.Table.from_pylist(compared, _SCHEMA), tuple(notes), opened.unread)
@@ -129,7 +144,7 @@ def _compared(
             names = dict.fromkeys(name for run in runs for name in run.class_names)
             for name in (*names, ALL_CLASSES):
                 a, b = (_counted(mine, known, unit_column, of_slide, name) for mine in both)
-                rate = false_positives(runs[0].record["model"]).get(name)
+                rate = false_positives_of(runs[0]).get(name)
                 yield {
                     "class_name": name,
                     "model": model[0],
@@ -164,7 +179,18 @@ def _groups(runs: Sequence[AskedRun], known: Metadata, column: str) -> dict[str,
 def _check_units(
     groups: Mapping[str, Sequence[AskedRun]], known: Metadata, unit_column: str | None
 ) -> None:
-    """Raise UsageError if a patient is in two groups."""
+    """Raise UsageError if a patient or a slide is in two groups, or a slide twice in one."""
+    place = {run.slide: group for group, runs in groups.items() for run in runs}
+    for mine in runs_of_one_slide(run for runs in groups.values() for run in runs):
+        names = dict.fromkeys(place[run.slide] for run in mine)
+        if len(names) > 1:
+            raise UsageError(
+                f"{some([run.slide for run in mine])} are runs of the same slide in the groups "
+                f"{some([repr(name) for name in names])}, which are then not independent; leave "
+                "some of them out"
+            )
+    for runs in groups.values():
+        check_slides_once(runs)
     seen: dict[tuple[str, str], str] = {}
     for group, runs in groups.items():
         for run in runs:
@@ -199,7 +225,7 @@ def _effects(
     ratio = ratio_of_means(a, b, confidence, least)
     moved, delta = (estimate(a, b, confidence) for estimate in (shift, dominance))
     means = [float(x.mean()) if len(x) else None for x in (a, b)]
-    clear = [stands_out(mean, rate) for mean in means]
+    clear = [stands_out(mean, rate) for mean in means if mean]
     return {
         "n_reference": len(a),
         "n_group": len(b),
@@ -214,7 +240,7 @@ def _effects(
         "cliffs_delta": delta.value,
         "cliffs_delta_low": delta.interval.low,
         "cliffs_delta_high": delta.interval.high,
-        "above_false_positives": None if None in clear else any(clear),
+        "above_false_positives": None if None in (*means, *clear) or not clear else any(clear),
     }
 
 
@@ -226,11 +252,12 @@ def _notes(
     confidence: float,
 ) -> Iterator[str]:
     n = len(compared)
-    for_all = 1 - (1 - confidence) / n
+    n_intervals = sum(row[name] is not None for row in compared for name in _LOW_ENDS)
     yield (
-        f"{n} comparisons were made: of so many intervals of {confidence:.0%}, about "
-        f"{n * (1 - confidence):.2g} miss the truth by chance; with a confidence of {for_all:.4g} "
-        "each, they would hold all together"
+        f"{n} comparisons were made, with {n_intervals} intervals: of so many intervals of "
+        f"{confidence:.12g}, about {n_intervals * (1 - confidence):.2g} miss the truth by chance; "
+        f"with a confidence of {_confidence_for_all(confidence, n_intervals)} each, they would "
+        "hold all together"
     )
     empty = [
         run.slide
@@ -248,3 +275,10 @@ def _notes(
     few = [row for row in compared if min(row["n_reference"], row["n_group"]) < 5]
     if few:
         yield "some groups have fewer than 5 units: their intervals rest on little"
+
+
+def _confidence_for_all(confidence: float, n_intervals: int) -> str:
+    """Return Bonferroni's confidence of each interval, rounded up and never to 1."""
+    miss = (1 - confidence) / max(1, n_intervals)
+    digits = 1 - math.floor(math.log10(miss))
+    return f"{1 - math.floor(miss * 10**digits + 1e-6) / 10**digits:.{digits}f}"
