@@ -276,12 +276,26 @@ def test_a_page_says_what_the_summary_says(copy: wsiseg.Result) -> None:
     assert f"Nuclei {whole(total['n'])}" in words
     assert f"Per mm² analysed {short(total['per_mm2'], 4)}" in words
     assert f"Analysed {short(copy.analysed_mm2, 4)} mm²" in words
+    stats = {row["class_name"]: row for row in wsiseg.cohort_stats(copy.path).table.to_pylist()}
     for name, numbers in summary["classes"].items():
+        low, high = (stats[name][f"per_mm2_{end}"] for end in ("low", "high"))
         cells = [
-            *(short(numbers["per_mm2"]), whole(numbers["n"])),
+            *(short(numbers["per_mm2"]), f"{short(low)} to {short(high)}", whole(numbers["n"])),
             *(percent(numbers["n"] / total["n"]), short(numbers["median_area_um2"])),
         ]
         assert f"{name} {' '.join(' '.join(cells).split())}" in words
+
+
+def test_densities_like_false_positives_are_marked(tmp_path: Path) -> None:
+    rates = {CLASSES[0]: 1e6, CLASSES[1]: 0.001}
+    about = {"metrics": {"false_positives": {"per_mm2": rates}}}
+    named = {"name": "m", "sha256": "0", "card": {"about": about}}
+    path = write_run(tmp_path / "a.wsiseg", random_table(300), model=named)
+    view = slide_view(wsiseg.open_result(path), "a")
+    assert [row.like_false for row in view.classes] == [True, *[False] * (len(CLASSES) - 1)]
+    words = opened(wsiseg.write_report(path).pages[0]).words
+    assert words.count("like false positives") == 1
+    assert "Like false positives: below 2 times" in words
 
 
 def test_warnings_stand_before_numbers(tmp_path: Path) -> None:
