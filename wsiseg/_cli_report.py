@@ -34,10 +34,10 @@ def report(
 
 
 def cite(
-    run: Annotated[Path, typer.Argument(help="A run (*.wsiseg).")],
+    runs: RunsArgument,
     bibtex: Annotated[bool, typer.Option("--bibtex", help="The references for BibTeX.")] = False,
 ) -> None:
     """Print a methods paragraph for a paper, with limits, licence and references."""
     with errors_to_exit_codes():
-        found = wsiseg.cite(run)
+        found = wsiseg.cite(runs)
     typer.echo(found.bibtex if bibtex else found.text, nl=False)
