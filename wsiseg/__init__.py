@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from wsiseg.status import BatchStatus, batch_status
     from wsiseg.table_files import write_table
     from wsiseg.tissue import TissueOptions
-    from wsiseg.within import region_shape, stats_within
+    from wsiseg.within import region_shape, region_warnings, stats_within
 
 __all__ = [
     "Answer",
@@ -94,6 +94,7 @@ __all__ = [
     "read_review",
     "region_shape",
     "region_stats",
+    "region_warnings",
     "run_checks",
     "run_demo",
     "seamcheck",
@@ -157,6 +158,7 @@ _HOME = {
     "read_review": "review",
     "region_shape": "within",
     "region_stats": "stats",
+    "region_warnings": "within",
     "run_checks": "doctor",
     "run_demo": "demo",
     "seamcheck": "seam_check",

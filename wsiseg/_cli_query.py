@@ -268,8 +268,6 @@ def _within(
         raise UsageError(
             f"--within is about the regions of one slide, but there are {len(found)} runs"
         )
-    from wsiseg.within import region_warnings
-
     drawn: dict[str, Any] = {"regions": regions, "roi_origin": origin.value}
-    ask, mind = partial(wsiseg.stats_within, **drawn), partial(region_warnings, **drawn)
+    ask, mind = partial(wsiseg.stats_within, **drawn), partial(wsiseg.region_warnings, **drawn)
     return wsiseg.ask_each(runs, ask, mind=mind, **which)
