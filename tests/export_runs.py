@@ -65,7 +65,11 @@ def _record() -> dict[str, Any]:
             {"name": name, "index": i + 1, "rgb": list(CLASS_COLOURS[name])}
             for i, name in enumerate(CLASS_NAMES)
         ],
-        "regions": [{"name": name, "missing": False, "analysed_mm2": 1.0} for name in REGIONS],
+        "regions": [
+            {"name": name, "class": None, "kind": "annotation", "missing": False}
+            | {"analysed_mm2": 1.0}
+            for name in REGIONS
+        ],
         "finished_utc": "2026-01-02T03:04:05+00:00",
     }
 

@@ -33,7 +33,11 @@ def run(tmp_path: Path) -> Path:
             {"name": n, "class": None, "kind": "tma-core", "missing": m, "analysed_mm2": 1.0}
             for n, m in (("A-1", False), ("A-2", True))
         ],
-        tiles={"planned": 30, "run": 22, "unreadable": [{"row": 1, "col": 2, "reason": "bad"}]},
+        tiles={
+            "planned": 30,
+            "run": 22,
+            "unreadable": [{"row": 1, "col": 2, "box": [0, 0, 10, 10], "reason": "bad"}],
+        },
     )
 
 

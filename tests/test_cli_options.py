@@ -310,7 +310,7 @@ def test_questions_own_no_default() -> None:
     there = options_of("stats")
     assert there.keys() - QUESTIONS.keys() == {
         *("runs", "compare", "within", "densest", "mixing"),
-        *("format", "to", "rows"),
+        *("format", "to", "overwrite", "rows"),
     }
     for option, (function, argument) in QUESTIONS.items():
         wanted = default_of(argument, function)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import wsiseg
+from wsiseg import queries
 from wsiseg.errors import ResultNotReadable, UnknownName, UsageError
 from wsiseg.queries import open_query, query
 from wsiseg.testing.models import LocalNetwork
@@ -230,8 +231,20 @@ def test_older_runs_have_null_where_they_have_no_column(made: Path, tmp_path: Pa
         "SELECT slide + 1 FROM slides",
         "SELECT no_such_function(slide) FROM slides",
         "SELECT * FROM no_such_table",
+        "SELECT count(*) FROM slides WHERE slide > (SELECT slide FROM slides)",
+        "SELECT * FROM cells WHERE cell_id = ?",
+        "SELECT error('a corrupt parquet')",
+        "SELECT CASE i WHEN 999999 THEN error('late') ELSE 'x' END FROM range(1000000) t(i)",
+        "SELECT '\ud800'",
     ],
 )
 def test_a_wrong_question_is_no_damage(made: Path, sql: str) -> None:
     with pytest.raises(UsageError):
         query(made, sql)
+
+
+def test_an_answer_has_an_end(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "ANSWER_GB", 0.01)
+    with pytest.raises(UsageError, match=r"larger than 0\.01 GB"):
+        query(made, "SELECT i FROM range(10_000_000_000) t(i)")
+    assert query(made, "SELECT i FROM range(1_000_000) t(i)").num_rows == 1_000_000

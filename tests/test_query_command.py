@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import wsiseg
 from wsiseg.class_versions import CLASSES_SCHEMA
 from wsiseg.cli import app
-from wsiseg.errors import OutputNotWritable, UsageError
+from wsiseg.errors import OutputNotWritable, ResultNotReadable, UsageError
 from wsiseg.exporters.class_table import write_class_version
 from wsiseg.table_files import write_table
 
@@ -104,11 +104,15 @@ def test_csv_and_json_can_be_piped(out: Path) -> None:
     assert json.loads(lines[0]["list"]) == [1, None]
 
 
-def test_files_are_written_by_their_end_and_replaced(out: Path, tmp_path: Path) -> None:
+def test_files_are_written_by_their_end_and_replaced_if_asked(out: Path, tmp_path: Path) -> None:
     sql = "SELECT cell_id, area_um2, geometry FROM cells WHERE slide = 'a.svs' ORDER BY cell_id"
     target = tmp_path / "a.parquet"
     target.write_text("older")
-    said = run("query", out, sql, "--model", "all", "--to", target)
+    refused = run("query", out, sql, "--model", "all", "--to", target)
+    assert refused.exit_code == 2
+    assert "a.parquet exists" in refused.stderr
+    assert target.read_text() == "older"
+    said = run("query", out, sql, "--model", "all", "--to", target, "--overwrite")
     assert (said.exit_code, said.stdout) == (0, "")
     table = pq.read_table(target)
     own = wsiseg.open_result(out / "a.svs.wsiseg").cells(columns=table.column_names)
@@ -172,6 +176,17 @@ REFUSED = [
     "SELECT * FROM duckdb_settings()",
     "SELECT * FROM duckdb_secrets()",
     "SELECT * FROM run_files",
+    "SELECT * FROM own.run_files",
+    "SELECT * FROM (WITH run_files AS (SELECT 1) SELECT 1 a), run_files",
+    "WITH run_files AS (SELECT * FROM run_files) FROM run_files",
+    "WITH RECURSIVE pg_settings AS (FROM pg_settings UNION ALL FROM pg_settings) FROM pg_settings",
+    "WITH a AS (FROM duckdb_views), duckdb_views AS (SELECT 1) FROM a",
+    "SELECT * FROM pg_settings",
+    "SELECT * FROM sqlite_master",
+    "SHOW run_files",
+    "SHOW TABLES",
+    "SHOW ALL TABLES",
+    "DESCRIBE own.run_files",
     "SELECT * FROM information_schema.tables",
     "SELECT (SELECT content FROM read_text('/etc/passwd')) FROM slides",
     "SELECT n_cells FROM slides WHERE n_cells IN (SELECT size FROM read_text('/etc/passwd'))",
@@ -219,6 +234,9 @@ def test_the_command_refuses_all_but_one_reading_select(out: Path, alone: Path, 
         ("SELECT * FROM range(3) UNION ALL SELECT 9", 4),
         ("SELECT unnest(class_names) FROM slides", 3),
         ("SUMMARIZE slides", 17),
+        ("DESCRIBE slides", 17),
+        ("WITH a AS (SELECT 1), b AS (FROM a) SELECT * FROM b, (WITH c AS (FROM a) FROM c)", 1),
+        ("WITH cells AS (SELECT * FROM cells LIMIT 2) SELECT (WITH z AS (FROM cells) SELECT 1)", 1),
         ("SELECT '; DROP TABLE cells' AS text, 'it''s' AS other -- COPY", 1),
         ("WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 5) FROM t", 5),
     ],
@@ -357,6 +375,79 @@ def test_an_odd_name_is_counted_as_any_other(out: Path) -> None:
     assert all(line.isprintable() for line in shown.stdout.splitlines())
 
 
+def test_a_measurement_that_no_run_has_is_told_of(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a.svs.wsiseg", random_table(20))
+    features = {"cell_id": np.arange(1, 21, dtype=np.uint32), "nearest_cell_um": np.arange(20.0)}
+    pq.write_table(pa.table(features), folder / "features.parquet")
+    said = run("query", tmp_path, "SELECT avg(texture_energy) FROM features")
+    assert said.exit_code == 2
+    assert "no run has features.texture_energy: they were made by an older" in said.stderr
+    wrong = run("query", tmp_path, "SELECT avg(nearest_cel_um) FROM features")
+    assert "older" not in wrong.stderr
+    assert "nearest_cell_um" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": {"name": "m", "sha256": "0" * 64, "card": None}},
+        {"model": {"name": "m", "sha256": "0" * 64, "card": {"about": None}}},
+        {"tiles": None},
+        {"tiles": {"unreadable": [{}]}},
+        {"regions": None},
+        {"regions": [{}]},
+        {"regions": [{"name": "a", "class": "b", "kind": "c", "missing": 0, "analysed_mm2": 1}]},
+        {"warnings": ["x"]},
+        {"warnings": [{}]},
+        {"options": []},
+        {"result_version": "new"},
+    ],
+)
+def test_a_damaged_record_is_told_and_left_out(tmp_path: Path, changes: dict[str, Any]) -> None:
+    write_run(tmp_path / "a.svs.wsiseg", random_table(20))
+    write_run(tmp_path / "b.svs.wsiseg", random_table(20), **changes)
+    for command in (["query", tmp_path, "SELECT sum(n_cells) FROM slides"], ["stats", tmp_path]):
+        said = run(*command)
+        assert said.exit_code == 3
+        assert "b.svs.wsiseg/run.json is damaged: " in said.stderr
+    with pytest.raises(ResultNotReadable, match="is damaged"):
+        wsiseg.open_result(tmp_path / "b.svs.wsiseg")
+
+
+def test_a_damaged_table_of_tiles_takes_its_run_with_it_alone(tmp_path: Path) -> None:
+    write_run(tmp_path / "a.svs.wsiseg", random_table(20))
+    (write_run(tmp_path / "b.svs.wsiseg", random_table(9)) / "tiles.parquet").write_bytes(b"x")
+    for command in (
+        ["query", tmp_path, "SELECT sum(n_cells) AS n FROM slides"],
+        ["stats", tmp_path],
+    ):
+        said = run(*command, "--format", "json")
+        assert said.exit_code == 3
+        assert json.loads(said.stdout)[-1]["n"] == 20
+        assert "tiles.parquet is damaged" in said.stderr
+
+
+def test_runs_of_several_folders_are_called_by_what_tells_them_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("one/a", "one/b", "two/in/a"):
+        write_run(tmp_path / f"{place}.svs.wsiseg", random_table(20))
+    sql = "SELECT slide FROM slides ORDER BY slide"
+
+    def names(*given: Path | str) -> list[str]:
+        return wsiseg.query([*given], sql)["slide"].to_pylist()
+
+    both = (tmp_path / "one", tmp_path / "two/in")
+    assert names(*both) == ["b.svs", "one/a.svs", "two/in/a.svs"]
+    monkeypatch.chdir(tmp_path)
+    assert names("one", "two/in") == names(*both)
+    monkeypatch.chdir(tmp_path / "one/a.svs.wsiseg")
+    assert names(".") == ["a.svs"]
+    (tmp_path / "one/a.svs.wsiseg/crops").mkdir()
+    monkeypatch.chdir(tmp_path / "one/a.svs.wsiseg/crops")
+    assert names("..") == ["a.svs"]
+
+
 def test_what_was_made_in_other_ways_is_told(tmp_path: Path) -> None:
     write_run(tmp_path / "a.svs.wsiseg", random_table(20))
     write_run(tmp_path / "b.svs.wsiseg", random_table(20), result_version=3)
@@ -428,3 +519,44 @@ def test_a_name_stands_for_nothing_but_itself(tmp_path: Path, names: tuple[str, 
     assert {(row["slide"], row["class_name"]): row["n"] for row in asked} == {
         key: n for key, n in wanted.items() if n and key[1] != "(all)"
     }
+
+
+def test_columns_of_one_name_are_all_there(out: Path, tmp_path: Path) -> None:
+    sql = "SELECT 1 AS a, 2 AS a, 3 AS a_2, 4 AS a, 5 AS a"
+    row = {"a": 1, "a_3": 2, "a_2": 3, "a_4": 4, "a_5": 5}
+    assert wsiseg.query(out / "a.svs.wsiseg", sql).to_pylist() == [row]
+    said = run("query", out / "a.svs.wsiseg", sql, "--format", "json")
+    assert json.loads(said.stdout) == [row]
+    table = pa.table([pa.array([k]) for k in range(4)], ["a", "a", "a_2", "a"])
+    for end in ("csv", "json", "parquet"):
+        write_table(table, tmp_path / f"a.{end}")
+    found = pq.read_table(tmp_path / "a.parquet").to_pylist()
+    assert found == [{"a": 0, "a_3": 1, "a_2": 2, "a_4": 3}]
+    assert json.loads((tmp_path / "a.json").read_text()) == found
+    lines = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
+    assert [{name: int(value) for name, value in line.items()} for line in lines] == found
+
+
+@pytest.mark.parametrize(
+    ("sql", "end"),
+    [("SELECT INTERVAL 1 DAY AS i", "parquet"), ("SELECT DATE '20000-01-01' AS i", "json")],
+)
+def test_what_a_format_cannot_hold_is_told_and_leaves_nothing(
+    out: Path, tmp_path: Path, sql: str, end: str
+) -> None:
+    said = run("query", out / "a.svs.wsiseg", sql, "--to", tmp_path / f"z.{end}")
+    assert said.exit_code == 2
+    assert f"{end} cannot hold a column" in said.stderr
+    assert "i (" in said.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_answer_never_replaces_what_it_was_asked_with(out: Path, tmp_path: Path) -> None:
+    metadata = tmp_path / "cohort.csv"
+    metadata.write_text("slide,group\na.svs,x\n")
+    before = metadata.read_bytes()
+    asked = ["stats", out / "a.svs.wsiseg", "--metadata", metadata, "--by", "group"]
+    said = run(*asked, "--to", metadata)
+    assert said.exit_code == 2
+    assert metadata.read_bytes() == before
+    assert run(*asked, "--to", tmp_path, "--format", "csv", "--overwrite").exit_code == 2

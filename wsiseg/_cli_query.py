@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,7 @@ from wsiseg._cli_answers import (
 from wsiseg._cli_exit import DONE, SOME_FAILED, errors_to_exit_codes
 from wsiseg._cli_options import ClassesFromOption, RoiOriginName, RoiOriginOption, RunsArgument
 from wsiseg.errors import UsageError, WsisegError
+from wsiseg.table_files import check_target
 from wsiseg.terminal import print_answer
 
 if TYPE_CHECKING:
@@ -41,6 +43,9 @@ AnswerFormatOption = Annotated[
     typer.Option("--format", help="Else by the end of --to; without --to a table to look at."),
 ]
 ToOption = Annotated[Path | None, typer.Option("--to", help="Write to this file; -: print.")]
+ReplaceOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the file of --to, if it is there.")
+]
 RunModelOption = Annotated[
     str | None,
     typer.Option("--model", help="Only runs of this model (name or sha256); all: told apart."),
@@ -48,6 +53,18 @@ RunModelOption = Annotated[
 RowsOption = Annotated[
     int, typer.Option("--rows", min=0, help="Most rows of the table to look at; 0: all.")
 ]
+
+
+_BY = "slide"
+_CONFIDENCE = 0.95
+_ABOUT: Mapping[str, tuple[str | None, ...]] = {
+    "--by": (None,),
+    "--metadata": (None, "--compare"),
+    "--unit": (None, "--compare"),
+    "--confidence": (None, "--compare"),
+    "--roi-origin": ("--within",),
+}
+"""With which questions of `stats` an option changes anything; None: without one."""
 
 
 def query(
@@ -66,10 +83,12 @@ def query(
     classes: ClassesFromOption = None,
     format: AnswerFormatOption = None,  # noqa: A002
     to: ToOption = None,
+    overwrite: ReplaceOption = False,
     rows: RowsOption = 40,
 ) -> None:
     """Ask SQL of all runs: tables slides, cells, features, tiles and regions."""
     with errors_to_exit_codes():
+        target = target_of(format, to, overwrite)
         runs, sql = (asked, None) if tables else _runs_and_sql(asked)
         with wsiseg.open_query(runs, model, classes) as opened:
             if sql is None:
@@ -79,7 +98,7 @@ def query(
                 notes = opened.notes(sql)
                 answer = opened.run(sql)
             unread = opened.unread
-        give_answer(answer, format, to, rows)
+        give_answer(answer, target, rows)
     leave(notes, unread)
 
 
@@ -107,22 +126,43 @@ def _described(columns: Sequence[Any]) -> pa.Table:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where an answer goes."""
+
+    path: Path
+    file_format: str | None
+    overwrite: bool
+
+
+def target_of(
+    answer_format: AnswerFormat | None, to: Path | None, overwrite: bool
+) -> Target | None:
+    """Return where an answer goes; None: to the eye.  Refused before any work, if it cannot."""
+    if answer_format is AnswerFormat.table or (answer_format is None and to is None):
+        if to is not None and str(to) != "-":
+            raise UsageError("a table to look at is not for a file; --format csv, json or parquet")
+        return None
+    target = Target(
+        Path("-") if to is None else to,
+        None if answer_format is None else answer_format.value,
+        overwrite,
+    )
+    check_target(target.path, target.file_format, overwrite=overwrite)
+    return target
+
+
 def give_answer(
     answer: pa.Table,
-    answer_format: AnswerFormat | None,
-    to: Path | None,
+    target: Target | None,
     rows: int,
     shown: Sequence[dict[str, Any]] | None = None,
 ) -> None:
     """Print an answer or write it; `shown` are its rows made for the eye, if it has such."""
-    is_table = answer_format is AnswerFormat.table or (answer_format is None and to is None)
-    if not is_table:
-        chosen = None if answer_format is None else answer_format.value
-        wsiseg.write_table(answer, Path("-") if to is None else to, chosen)
-    elif to is not None and str(to) != "-":
-        raise UsageError("a table to look at is not for a file; --format csv, json or parquet")
-    else:
+    if target is None:
         print_answer(answer, rows, shown)
+    else:
+        wsiseg.write_table(answer, target.path, target.file_format, overwrite=target.overwrite)
 
 
 def leave(notes: Sequence[str], unread: Sequence[WsisegError]) -> None:
@@ -139,7 +179,7 @@ def stats(
     by: Annotated[
         str,
         typer.Option(help="slide, region, or columns of --metadata, separated by commas."),
-    ] = "slide",
+    ] = _BY,
     metadata: Annotated[
         Path | None, typer.Option(help="CSV with a column slide: what is known of each slide.")
     ] = None,
@@ -160,17 +200,26 @@ def stats(
     mixing: Annotated[
         bool, typer.Option("--mixing", help="Say which classes are nearest neighbours.")
     ] = False,
-    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
+    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = _CONFIDENCE,
     model: RunModelOption = None,
     classes: ClassesFromOption = None,
     format: AnswerFormatOption = None,  # noqa: A002
     to: ToOption = None,
+    overwrite: ReplaceOption = False,
     rows: RowsOption = 0,
 ) -> None:
     """Count nuclei per slide, region or group and class, zeros included."""
     with errors_to_exit_codes():
-        _refuse_two(
-            {"--compare": compare, "--within": within, "--densest": densest, "--mixing": mixing}
+        target = target_of(format, to, overwrite)
+        _refuse_idle(
+            {"--compare": compare, "--within": within, "--densest": densest, "--mixing": mixing},
+            {
+                "--by": by != _BY,
+                "--metadata": metadata is not None,
+                "--unit": unit is not None,
+                "--confidence": confidence != _CONFIDENCE,
+                "--roi-origin": roi_origin is not RoiOriginName.auto,
+            },
         )
         which: dict[str, Any] = {"model": model, "classes": classes}
         show = count_rows
@@ -193,14 +242,22 @@ def stats(
             answer = wsiseg.cohort_stats(
                 runs, by=by, metadata=metadata, unit=unit, confidence=confidence, **which
             )
-        give_answer(answer.table, format, to, rows, show(answer.table.to_pylist()))
+        give_answer(answer.table, target, rows, show(answer.table.to_pylist()))
     leave(answer.notes, answer.unread)
 
 
-def _refuse_two(given: Mapping[str, Any]) -> None:
-    named = [name for name, value in given.items() if value not in (None, False)]
+def _refuse_idle(questions: Mapping[str, Any], options: Mapping[str, bool]) -> None:
+    """Raise UsageError for two questions, or for an option that is not about the one."""
+    named = [name for name, value in questions.items() if value not in (None, False)]
     if len(named) > 1:
         raise UsageError(f"{' and '.join(named)} are different questions; ask one at a time")
+    asked = named[0] if named else None
+    idle = [name for name, given in options.items() if given and asked not in _ABOUT[name]]
+    if idle:
+        raise UsageError(
+            f"{' and '.join(idle)} would change nothing {f'of {asked}' if asked else 'here'}; "
+            "leave out what is not about the question"
+        )
 
 
 def _within(
@@ -211,5 +268,8 @@ def _within(
         raise UsageError(
             f"--within is about the regions of one slide, but there are {len(found)} runs"
         )
-    ask = partial(wsiseg.stats_within, regions=regions, roi_origin=origin.value)
-    return wsiseg.ask_each(runs, ask, **which)
+    from wsiseg.within import region_warnings
+
+    drawn: dict[str, Any] = {"regions": regions, "roi_origin": origin.value}
+    ask, mind = partial(wsiseg.stats_within, **drawn), partial(region_warnings, **drawn)
+    return wsiseg.ask_each(runs, ask, mind=mind, **which)

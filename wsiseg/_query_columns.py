@@ -113,3 +113,8 @@ def meaning_of(table: str, column: str) -> str:
     if table == "tiles" and column not in _EVERYWHERE:
         return "quality of the tile; see docs/architecture.md"
     return _EVERYWHERE.get(column, "")
+
+
+def is_feature(name: str) -> bool:
+    """Return whether a name is one of the measurements that some runs have in `features`."""
+    return name in _BY_TABLE["features"] or name.startswith(("prob_", "texture_", "ring_"))

@@ -50,6 +50,8 @@ _REGIONS = pa.schema(
 
 _AS_THEY_ARE = "filename=true, hive_partitioning=false"
 """How files are read: a folder called `class_name=x` says nothing of what is in them."""
+_RUN_FILES = "own.run_files"
+"""Which file is of which run; in a schema of its own, for no query may name one."""
 _EMPTY: Mapping[str, str] = {
     "cells": "cell_id UINTEGER",
     "features": "cell_id UINTEGER",
@@ -73,8 +75,9 @@ def make_tables(connection: DuckDBPyConnection, runs: Sequence[AskedRun]) -> dic
     tables = {
         "slides": pa.Table.from_pylist([_slide_row(run) for run in runs], _SLIDES),
         "regions": pa.Table.from_pylist([r for run in runs for r in _region_rows(run)], _REGIONS),
-        "run_files": pa.table(files),
+        _RUN_FILES: pa.table(files),
     }
+    connection.execute(f"CREATE SCHEMA {_RUN_FILES.partition('.')[0]}")
     for name, table in tables.items():
         connection.register("incoming", table)
         connection.execute(f"CREATE TABLE {name} AS SELECT * FROM incoming")  # noqa: S608 - ours
@@ -110,7 +113,7 @@ def _make_view(
     connection.execute(
         f"CREATE VIEW {name} AS SELECT f.slide, f.model, {chosen} "  # noqa: S608 - ours
         f"FROM read_parquet({_list(map(_exactly, paths))}, {_AS_THEY_ARE}, union_by_name=true) t "
-        f"JOIN run_files f ON f.{name} = t.filename{joined}"
+        f"JOIN {_RUN_FILES} f ON f.{name} = t.filename{joined}"
     )
 
 

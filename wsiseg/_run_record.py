@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,39 @@ _NEEDED: tuple[tuple[str, type | tuple[type, ...]], ...] = (
     ("analysed_mm2", _NUMBER),
     ("warnings", list),
 )
+_MAYBE: tuple[tuple[str, type | tuple[type, ...]], ...] = (
+    ("model.sha256", str),
+    ("model.card", dict),
+    ("model.card.about", dict),
+    ("slide.width_px", int),
+    ("slide.height_px", int),
+    ("tiles", dict),
+    ("tiles.run", int),
+    ("tiles.planned", int),
+    ("tiles.unreadable", list),
+    ("regions", list),
+    ("options", dict),
+    ("numerics", dict),
+    ("seconds", dict),
+    ("stitch", dict),
+    ("counts", dict),
+    ("no_density_reason", (str, type(None))),
+    ("result_version", int),
+    ("wsiseg_version", str),
+    ("finished_utc", str),
+)
+"""What may be missing, as older versions did not write all of it, but is of this kind if there."""
+_REGION: tuple[tuple[str, type | tuple[type, ...]], ...] = (
+    ("name", str),
+    ("class", (str, type(None))),
+    ("kind", str),
+    ("missing", bool),
+    ("analysed_mm2", _NUMBER),
+)
+_WARNING = (("code", str), ("message", str))
+_NOTHING = object()
+"""Stands for what is not there."""
+_MOST_SHOWN = 80
 _AGAIN = "segment the slide again with --overwrite"
 
 
@@ -99,11 +132,13 @@ def _check_status(folder: Path, run: Mapping[str, Any]) -> None:
 def _first_wrong(run: Mapping[str, Any]) -> str | None:
     """Return what is not as a reader of the run needs it, None if all is well."""
     for key, kinds in _NEEDED:
-        value: Any = run
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            return f"{key} is {value!r}"
+        value = _at(run, key)
+        if not _is_a(value, kinds):
+            return f"{key} is {_shown(value)}"
+    for key, kinds in _MAYBE:
+        value = _at(run, key)
+        if value is not _NOTHING and not _is_a(value, kinds):
+            return f"{key} is {_shown(value)}"
     slide, frame = run["slide"], run["frame"]
     if len(slide["bounds"]) != 4 or not all(_is_finite(value) for value in slide["bounds"]):
         return f"slide.bounds is {slide['bounds']}"
@@ -112,7 +147,46 @@ def _first_wrong(run: Mapping[str, Any]) -> str | None:
             return f"{key} is {value}"
     if not (_is_finite(run["analysed_mm2"]) and run["analysed_mm2"] >= 0):
         return f"analysed_mm2 is {run['analysed_mm2']}"
-    return _first_wrong_class(run["classes"])
+    return (
+        _first_wrong_class(run["classes"])
+        or _first_wrong_entry("a region", run.get("regions", []), _REGION)
+        or _first_wrong_entry("a warning", run["warnings"], _WARNING)
+        or _first_wrong_box(run.get("tiles", {}).get("unreadable", []))
+    )
+
+
+def _at(run: Mapping[str, Any], key: str) -> Any:
+    """Return what is at a dotted key, `_NOTHING` if it is not there."""
+    value: Any = run
+    for part in key.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return _NOTHING
+        value = value[part]
+    return value
+
+
+def _shown(value: Any) -> str:
+    text = repr(None if value is _NOTHING else value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+
+
+def _first_wrong_entry(
+    what: str, entries: list[Any], needed: Sequence[tuple[str, type | tuple[type, ...]]]
+) -> str | None:
+    for entry in entries:
+        for key, kinds in needed:
+            value = entry.get(key, _NOTHING) if isinstance(entry, Mapping) else _NOTHING
+            if not _is_a(value, kinds):
+                return f"{what} is {_shown(entry)}"
+    return None
+
+
+def _first_wrong_box(unreadable: list[Any]) -> str | None:
+    for tile in unreadable:
+        box = tile.get("box") if isinstance(tile, Mapping) else None
+        if not (isinstance(box, list) and len(box) == 4 and all(map(_is_finite, box))):
+            return f"a tile that was left out is {_shown(tile)}"
+    return None
 
 
 def _first_wrong_class(classes: list[Any]) -> str | None:
@@ -124,6 +198,11 @@ def _first_wrong_class(classes: list[Any]) -> str | None:
             return f"the colour of {entry['name']!r} is {rgb!r}"
     names = [entry["name"] for entry in classes]
     return None if len(set(names)) == len(names) else f"classes repeat: {', '.join(names)}"
+
+
+def _is_a(value: Any, kinds: type | tuple[type, ...]) -> bool:
+    """Return whether a value is of a kind; to Python, but not here, true and false are numbers."""
+    return isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))
 
 
 def _is_finite(value: Any) -> bool:

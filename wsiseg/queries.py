@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from wsiseg._query_columns import Column, meaning_of
+from wsiseg._query_columns import Column, is_feature, meaning_of
 from wsiseg._query_guard import check_select, names_in
 from wsiseg._query_tables import TABLES, files_of_nulls, files_without, make_tables
 from wsiseg.errors import ResultNotReadable, UsageError, WsisegError
 from wsiseg.machine import cores
 from wsiseg.run_choice import AskedRun, RunsGiven, choose_runs
+from wsiseg.table_files import told_apart
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
+    from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 __all__ = ["TABLES", "Column", "Query", "open_query", "query"]
 
@@ -26,6 +27,8 @@ STAIN_COLUMNS = (*("hematoxylin_od_mean", "hematoxylin_od_sd", "eosin_od_mean", 
 """Columns of `cells` that older runs have without a value."""
 MEMORY_GB = 4
 """What a query may take; one that needs more fails, for nothing is put on disk."""
+ANSWER_GB = 2
+"""What an answer may hold, beside that."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,35 +49,53 @@ class Query:
         ------
         UsageError
             If it is not exactly one SELECT, names what is not there, or asks for files,
-            extensions or settings.
+            extensions or settings; or if the answer is larger than `ANSWER_GB`.
         ResultNotReadable
             If a run's table is damaged.
+
+        Notes
+        -----
+        Columns of one name, as a join of two tables gives, are told apart by a number: `a`, `a_2`.
         """
         import duckdb
 
         tree = check_select(self._connection, sql, TABLES)
         try:
-            return _plain_numbers(self._connection.sql(sql).to_arrow_table())
-        except duckdb.PermissionException as error:
-            raise UsageError(
+            return _plain_numbers(_fetched(self._connection.sql(sql)))
+        # What goes wrong in a later piece of an answer comes through Arrow, as an OSError.
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            raise self._told(error, sql, tree) from error
+
+    def _told(self, error: Exception, sql: str, tree: Any) -> WsisegError:
+        """Return what to say of an error, which is known by the words it begins with."""
+        said = str(error).strip()
+        if said.startswith("Permission Error"):
+            return UsageError(
                 f"the query asks for what it may not ({_said(error)}); it may read the tables "
                 f"{', '.join(TABLES)}, and nothing else"
-            ) from error
-        except duckdb.OutOfMemoryException as error:
-            raise UsageError(
+            )
+        if said.startswith("Out of Memory Error"):
+            return UsageError(
                 f"the query needs more than {MEMORY_GB} GB of memory; group, filter or LIMIT it"
-            ) from error
-        except duckdb.Error as error:
-            if _is_of_a_file(error):
-                raise _damaged(error) from error
-            raise UsageError(
-                f"the query cannot be answered: {_said(error)}{self._no_features(tree)}"
-            ) from error
+            )
+        if _is_of_a_file(error, sql):
+            return _damaged(error)
+        return UsageError(f"the query cannot be answered: {_said(error)}{self._no_features(tree)}")
 
     def _no_features(self, tree: Any) -> str:
-        if self._files["features"] or "features" not in names_in(tree):
+        named = names_in(tree)
+        if "features" not in named:
             return ""
-        return "; no run has features.parquet: segment anew with --measure, and --overwrite"
+        if not self._files["features"]:
+            return "; no run has features.parquet: segment anew with --measure, and --overwrite"
+        there = {column.name.casefold() for column in self.columns() if column.table == "features"}
+        lacking = sorted(name for name in named - there if is_feature(name))
+        if not lacking:
+            return ""
+        return (
+            f"; no run has features.{lacking[0]}: they were made by an older version, or with a "
+            "--measure that left it out"
+        )
 
     @property
     def run_notes(self) -> list[str]:
@@ -111,7 +132,8 @@ class Query:
                     f"{n} of {len(self._files[table])} runs have no {table}.{column}: it is "
                     "null there"
                 )
-        stains = [name for name in STAIN_COLUMNS if name in named]
+        every = {"*", "cells"} <= named
+        stains = [name for name in STAIN_COLUMNS if every or name in named]
         cells = self._files["cells"]
         for column, n in files_of_nulls(self._connection, cells, stains).items():
             said.append(
@@ -194,6 +216,29 @@ def query(
         return opened.run(sql)
 
 
+def _fetched(relation: DuckDBPyRelation) -> pa.Table:
+    """Return an answer, fetched piece by piece: DuckDB's limit of memory does not hold for it.
+
+    Raises
+    ------
+    UsageError
+        If it is larger than `ANSWER_GB`.
+    """
+    batches: list[pa.RecordBatch] = []
+    held = 0
+    with pa.RecordBatchReader.from_stream(relation) as reader:
+        for batch in reader:
+            batches.append(batch)
+            held += batch.nbytes
+            if held > ANSWER_GB * 1e9:
+                raise UsageError(
+                    f"the answer is larger than {ANSWER_GB} GB; group or filter it, LIMIT it, or "
+                    "name fewer columns (wsiseg export writes whole tables of runs)"
+                )
+        schema = reader.schema
+    return told_apart(pa.Table.from_batches(batches, schema))
+
+
 def _plain_numbers(table: pa.Table) -> pa.Table:
     """Return whole decimals, as sums of integers are, as integers where they fit."""
     fields = []
@@ -206,16 +251,17 @@ def _plain_numbers(table: pa.Table) -> pa.Table:
         return table
 
 
-def _is_of_a_file(error: Exception) -> bool:
+def _is_of_a_file(error: Exception, sql: str) -> bool:
     """Return whether an error is about what is in a file, rather than about the question."""
     import duckdb
 
-    kinds = (duckdb.IOException, duckdb.InternalException, duckdb.SerializationException)
+    kinds = ("IO Error", "INTERNAL Error", "Serialization Error")
     words = ("parquet", "protocol", "thrift", "zstd", "decompress", "invalid data", "corrupt")
     # What the reader of Parquet throws by itself comes without a kind.
-    if type(error) is duckdb.Error or isinstance(error, kinds):
+    if type(error) is duckdb.Error or str(error).strip().startswith(kinds):
         return True
-    return any(word in str(error).lower() for word in words)
+    asked = sql.lower()
+    return any(word in str(error).lower() and word not in asked for word in words)
 
 
 def _damaged(error: Exception) -> ResultNotReadable:

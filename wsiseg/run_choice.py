@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -147,6 +148,9 @@ def _whole_record(path: Path) -> Mapping[str, Any]:
     _check_rows(path / "cells.parquet", record["n_cells"])
     if (path / "features.parquet").is_file():
         _check_rows(path / "features.parquet", record["n_cells"])
+    if (path / "tiles.parquet").is_file():
+        with open_table(path / "tiles.parquet"):
+            pass
     return record
 
 
@@ -165,18 +169,28 @@ def _slide_name(path: Path, given: Sequence[str | Path]) -> str:
     for start in given:
         if Path(start).is_dir() and path != Path(start) and path.is_relative_to(start):
             return path.relative_to(start).as_posix().removesuffix(".wsiseg")
-    return path.name.removesuffix(".wsiseg")
+    # Of "." and "..", where the run is where one stands, only the whole path has a name.
+    return Path(os.path.abspath(path)).name.removesuffix(".wsiseg")  # noqa: PTH100
 
 
 def _told_apart(read: Sequence[AskedRun]) -> list[AskedRun]:
-    """Return the runs with names that differ: of runs from several folders, with the folder."""
+    """Return the runs with names that differ: of runs from several folders, with the folder.
+
+    Those of one name get their path below the folder that all runs have in common.
+    """
     often = {name for name, n in Counter(run.slide for run in read).items() if n > 1}
-    return [
-        replace(run, slide=run.path.as_posix().removesuffix(".wsiseg"))
-        if run.slide in often
-        else run
-        for run in read
+    if not often:
+        return list(read)
+    # Not resolved: two links to one run are two names.
+    paths = [Path(os.path.abspath(run.path)) for run in read]  # noqa: PTH100
+    common = os.path.commonpath([path.parent for path in paths])
+    longer = [path.relative_to(common).as_posix().removesuffix(".wsiseg") for path in paths]
+    names = [
+        name if run.slide in often else run.slide for run, name in zip(read, longer, strict=True)
     ]
+    if len(set(names)) < len(names):
+        names = longer
+    return [replace(run, slide=name) for run, name in zip(read, names, strict=True)]
 
 
 def _of_model(read: Sequence[AskedRun], model: str | None) -> list[AskedRun]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import decimal
 import io
+import itertools
 import json
 import math
 import os
@@ -18,7 +20,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from wsiseg.errors import OutputNotWritable, UsageError
+from wsiseg.errors import OutputExists, OutputNotWritable, UsageError
 
 TableFormat: TypeAlias = Literal["csv", "json", "parquet"]
 """CSV has a header; JSON is an array of objects; nested values are JSON text in CSV."""
@@ -46,42 +48,89 @@ def format_of(path: Path, given: str | None) -> TableFormat:
     )
 
 
-def write_table(table: pa.Table, path: Path, file_format: str | None = None) -> None:
+def write_table(
+    table: pa.Table, path: Path, file_format: str | None = None, *, overwrite: bool = False
+) -> None:
     """Write a table to a file, or to the standard output if that is `-`.
 
-    A file appears whole; an older one is replaced, unless it is part of a run.
+    A file appears whole, or not at all.
 
     Parameters
     ----------
     table : pyarrow.Table
-        Any columns.
+        Any columns; of those of one name, all but the first get a number (`a`, `a_2`).
     path : Path
         File, or `-`.
     file_format : {"csv", "json", "parquet"}, optional
         None: by the end of the file's name.
+    overwrite : bool, default False
+        Replace a file that is there, which else is refused.
 
     Raises
     ------
+    OutputExists
+        If there is something of that name.
     UsageError
-        If the format is not known, the file lies in a run, or Parquet would go to a terminal.
+        If the format is not known or cannot hold a value, the file lies in a run, or Parquet
+        would go to a terminal.
     OutputNotWritable
         If the file cannot be written.
     """
+    check_target(path, file_format, overwrite=overwrite)
     chosen = format_of(path, file_format)
+    apart = told_apart(table)
     if str(path) == "-":
-        _write_out(table, chosen)
+        _write_out(apart, chosen)
         return
-    _refuse_runs(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial = path.with_name(f".{path.name[:40]}.{os.getpid()}.part")
     try:
         with partial.open("wb") as file:
-            _write(table, chosen, file)
+            _write(apart, chosen, file)
+        check_target(path, file_format, overwrite=overwrite)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise OutputNotWritable(
             f"cannot write {path} ({error.strerror or error}); choose a file you may write"
         ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def check_target(path: Path, file_format: str | None = None, *, overwrite: bool = False) -> None:
+    """Refuse, before any work, what `write_table` would refuse for its name.
+
+    Raises
+    ------
+    OutputExists
+        If there is something of that name.
+    UsageError
+        If the format is not known, or the file lies in a run.
+    """
+    format_of(path, file_format)
+    if str(path) == "-":
+        return
+    _refuse_runs(path)
+    if not os.path.lexists(path) or (overwrite and path.is_file()):
+        return
+    more = ", or --overwrite" if path.is_file() else ""
+    raise OutputExists(f"{path} exists; give another file{more}")
+
+
+def told_apart(table: pa.Table) -> pa.Table:
+    """Return a table whose columns differ in their names: repeated ones get a number.
+
+    SQL allows several columns of one name, but rows as mappings, JSON and CSV would lose all but
+    one of them.
+    """
+    names: list[str] = table.column_names
+    taken, given = set(names), []
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            name = next(new for n in itertools.count(2) if (new := f"{name}_{n}") not in taken)
+            taken.add(name)
+        given.append(name)
+    return table.rename_columns(given)
 
 
 def json_value(value: Any) -> Any:
@@ -117,6 +166,26 @@ def _write_out(table: pa.Table, chosen: TableFormat) -> None:
 
 
 def _write(table: pa.Table, chosen: TableFormat, file: IO[bytes]) -> None:
+    """Write a table.
+
+    Raises
+    ------
+    UsageError
+        If the format cannot hold one of its columns.
+    """
+    try:
+        _write_values(table, chosen, file)
+    # Dates after the year 9999 overflow on their way to text; Arrow's own errors are ValueErrors
+    # or NotImplementedErrors.
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        kinds = ", ".join(f"{field.name} ({field.type})" for field in table.schema)
+        raise UsageError(
+            f"{chosen} cannot hold a column of this answer ({error}): its columns are {kinds}; "
+            "make text of that one (CAST(… AS VARCHAR)), or choose another format"
+        ) from error
+
+
+def _write_values(table: pa.Table, chosen: TableFormat, file: IO[bytes]) -> None:
     if chosen == "parquet":
         # Through memory: Arrow seeks and closes what it writes to, and a pipe cannot seek.
         held = pa.BufferOutputStream()
@@ -149,15 +218,7 @@ def _flat(table: pa.Table) -> pa.Table:
         else pa.array([_cell(value) for value in column.to_pylist()], pa.string())
         for column in table.columns
     ]
-    return pa.table(dict(zip(_unique(table.column_names), columns, strict=True)))
-
-
-def _unique(names: list[str]) -> list[str]:
-    """Return the names, repeated ones with a number: SQL allows two columns of one name."""
-    return [
-        name if names.index(name) == i else f"{name}_{names[:i].count(name) + 1}"
-        for i, name in enumerate(names)
-    ]
+    return pa.table(columns, table.column_names)
 
 
 def _is_cell(kind: pa.DataType) -> bool:
