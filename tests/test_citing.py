@@ -155,7 +155,13 @@ def test_runs_made_alike_are_one_paragraph(tmp_path: Path) -> None:
     one = wsiseg.cite(out)
     assert one == wsiseg.cite(out / "a.wsiseg")
     write_run(out / "b.wsiseg", random_table(20), options=options)
-    write_run(out / "c.wsiseg", random_table(30), options=options, slide=finer, warnings=[])
+    write_run(
+        out / "c.wsiseg",
+        random_table(30),
+        options=options | {"scale": {"mpp": 0.25}},
+        slide=finer,
+        warnings=[],
+    )
     said = wsiseg.cite(str(out / "*.wsiseg"))
     for words in (
         *("in 3 H&E-stained whole-slide images", "2 slides (0.5 µm per pixel", "60 nuclei"),

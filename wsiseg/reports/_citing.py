@@ -105,7 +105,7 @@ def _check_alike(results: Sequence[Result]) -> None:
     what = {
         "model": [result.run["model"].get("sha256") for result in results],
         "version of wsiseg": [result.run.get("wsiseg_version") for result in results],
-        "options": [result.run.get("options") for result in results],
+        "options": [_common_options(result) for result in results],
     }
     differ = [name for name, values in what.items() if any(v != values[0] for v in values)]
     if differ:
@@ -113,6 +113,13 @@ def _check_alike(results: Sequence[Result]) -> None:
             f"these {len(results)} runs were not made alike (they differ in {', '.join(differ)}), "
             "so no one paragraph is true of all; name one run, or runs that were made alike"
         )
+
+
+def _common_options(result: Result) -> dict[str, Any]:
+    """Return the options but for the scale, which is each slide's own and said of each."""
+    options = result.run.get("options")
+    given = options if isinstance(options, Mapping) else {}
+    return {name: value for name, value in given.items() if name != "scale"}
 
 
 def _program(results: Sequence[Result], version: str, mark: _Marks) -> Iterator[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wsiseg.quality import FLAGS
+from wsiseg.quality import FLAGS, QualityOptions
 from wsiseg.reports._shapes import Canvas
 
 _MOST_DRAWN = 4000
@@ -19,8 +19,10 @@ _MOST_DRAWN = 4000
 _FRAME = 4.0
 """Distance of the frames of a tile's flags, in units of the canvas."""
 _UNREADABLE = "unreadable"
+_USUAL = QualityOptions()
+"""Where flags begin unless a run was told otherwise."""
 _MEANINGS = {
-    "blurred": "out of focus: edges are wider than 0.77 µm",
+    "blurred": f"out of focus: edges are wider than {1 / _USUAL.least_focus_per_um:.2f} µm",
     "ink": "pen or marking dye",
     "fold": "tissue lies double",
     "dark": "hardly any light comes through",
@@ -30,8 +32,16 @@ _MEANINGS = {
     _UNREADABLE: "could not be read and was left out",
 }
 _VALUES = (
-    ("focus", "Focus", "1 / width of edges in µm; below 1.3 is blurred"),
-    ("mean_confidence", "Mean probability", "of a tile's nuclei; below 0.7 is unsure"),
+    (
+        "focus",
+        "Focus",
+        f"1 / width of edges in µm; below {_USUAL.least_focus_per_um:g} is blurred",
+    ),
+    (
+        "mean_confidence",
+        "Mean probability",
+        f"of a tile's nuclei; below {_USUAL.least_confidence:g} is unsure",
+    ),
     ("hematoxylin_od", "Haematoxylin density", "mean OD of stained pixels"),
 )
 _BINS = 24
