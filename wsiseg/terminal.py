@@ -64,6 +64,8 @@ def print_answer(
     shown : sequence of mapping, optional
         Rows to print in place of the table's own, one for each.
     """
+    from wsiseg.table_files import rows_of
+
     n = answer.num_rows if most_rows == 0 else min(most_rows, answer.num_rows)
     rows = rows_of(answer.slice(0, n)) if shown is None else shown[:n]
     if not rows:
