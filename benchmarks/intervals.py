@@ -13,7 +13,7 @@ import argparse
 
 import numpy as np
 
-from wsiseg.intervals import density_of_tiles, density_of_units, ratio_of_means
+from wsiseg.intervals import density_of_tiles, density_of_units, poisson_variance, ratio_of_means
 
 DENSITY = 20.0
 """True nuclei a tile."""
@@ -79,7 +79,8 @@ def cohorts(patients: int, shape: float, repeats: int) -> tuple[float, float, fl
     widths = []
     for _ in range(repeats):
         n, area = zip(*(patients_of(rng, patients, mean, shape) for mean in (100, 70)), strict=True)
-        found = ratio_of_means(n[0] / area[0], n[1] / area[1]).interval
+        least = poisson_variance(n[0], area[0]), poisson_variance(n[1], area[1])
+        found = ratio_of_means(n[0] / area[0], n[1] / area[1], least=least).interval
         low, high = found.low or 0.0, found.high or 0.0
         ratio += low <= 0.7 <= high
         widths.append(high / low)

@@ -26,7 +26,7 @@ def tiles(
             variance += down * right * e * f
     variance *= 1 + 1 / degrees
     width = stats.t.ppf(0.975, degrees) * math.sqrt(variance) / total
-    return total / whole * math.exp(-width), total / whole * math.exp(width)
+    return _at_least_of_the_count(total, whole, width)
 
 
 def units(n: Sequence[float], area: Sequence[float]) -> tuple[float, float]:
@@ -34,12 +34,25 @@ def units(n: Sequence[float], area: Sequence[float]) -> tuple[float, float]:
     total, whole, m = sum(n), sum(area), len(n)
     squares = sum((k - total / whole * a) ** 2 for k, a in zip(n, area, strict=True))
     width = stats.t.ppf(0.975, m - 1) * math.sqrt(m / (m - 1) * squares) / total
-    return total / whole * math.exp(-width), total / whole * math.exp(width)
+    return _at_least_of_the_count(total, whole, width)
 
 
-def ratio(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
+def _at_least_of_the_count(total: float, whole: float, width: float) -> tuple[float, float]:
+    """Interval of that width on the logarithm, or the exact one of a Poisson count if wider."""
+    low, high = total * math.exp(-width), total * math.exp(width)
+    low = min(low, stats.chi2.ppf(0.025, 2 * total) / 2)
+    high = max(high, stats.chi2.ppf(0.975, 2 * total + 2) / 2)
+    return low / whole, high / whole
+
+
+def ratio(
+    a: Sequence[float], b: Sequence[float], least: Sequence[float] = (0, 0)
+) -> tuple[float, float]:
     """95 % interval of mean(b) / mean(a)."""
-    parts = [statistics.variance(x) / len(x) / statistics.mean(x) ** 2 for x in (a, b)]
+    parts = [
+        max(floor, statistics.variance(x) / len(x) / statistics.mean(x) ** 2)
+        for x, floor in zip((a, b), least, strict=True)
+    ]
     degrees = sum(parts) ** 2 / sum(p**2 / (len(x) - 1) for p, x in zip(parts, (a, b), strict=True))
     width = stats.t.ppf(0.975, degrees) * math.sqrt(sum(parts))
     middle = statistics.mean(b) / statistics.mean(a)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import wsiseg
 from wsiseg.cli import app
-from wsiseg.errors import UnknownName, UsageError
+from wsiseg.errors import ResultNotReadable, UnknownName, UsageError
 
 ALL = "(all)"
 ORIGIN = (100, 50)
@@ -100,6 +100,75 @@ def test_a_square_needs_an_area(result: wsiseg.Result, mm2: float) -> None:
         result.densest(mm2)
     with pytest.raises(UnknownName, match="Mitosis"):
         result.densest(1, ["Mitosis"])
+
+
+def test_blocks_side_by_side_are_those_of_one_block(
+    result: wsiseg.Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = result.densest(0.09)
+    monkeypatch.setattr("wsiseg.densest._BLOCK", 7)
+    assert result.densest(0.09).equals(whole)
+
+
+def test_of_equal_squares_the_first_is_on_the_slide(tmp_path: Path) -> None:
+    table = cell_table([20, 30], [10, 15], ["Spindle"] * 2)
+    path = write_run(tmp_path / "a.wsiseg", table)
+    for row in wsiseg.densest_squares(wsiseg.open_result(path), 1.0).to_pylist():
+        assert (row["n"], row["x"], row["y"]) in ((0, None, None), (2, 0, 0))
+
+
+def test_a_square_larger_than_the_slide_is_refused(tmp_path: Path) -> None:
+    write_run(tmp_path / "a.wsiseg", random_table(5))
+    with pytest.raises(UsageError, match=r"a\.svs is 1500 µm at its narrowest.*at most 2\.25 mm²"):
+        wsiseg.open_result(tmp_path / "a.wsiseg").densest(2.26)
+    assert wsiseg.open_result(tmp_path / "a.wsiseg").densest(2.25).num_rows == 4
+    # Among others it is left out, and told.
+    small = RUN["slide"] | {"name": "b.svs", "width_px": 500}
+    write_run(tmp_path / "b.wsiseg", random_table(5), slide=small)
+    said = CliRunner().invoke(app, ["stats", str(tmp_path), "--densest", "1"])
+    assert (said.exit_code, "b.svs is 250 µm" in said.stderr) == (3, True)
+    none = CliRunner().invoke(app, ["stats", str(tmp_path), "--densest", "0"])
+    assert (none.exit_code, "at least 0.0025 mm²" in none.stderr) == (2, True)
+
+
+def test_a_class_the_run_does_not_have_means_damage(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "a.wsiseg", cell_table([1, 2], [1, 2], ["Mitosis"] * 2))
+    for ask in (wsiseg.class_mixing, wsiseg.densest_squares):
+        with pytest.raises(ResultNotReadable, match="Mitosis"):
+            ask(wsiseg.open_result(path))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--mixing", "--by", "region"], "--by would change nothing of --mixing"),
+        (["--densest", "1", "--confidence", "0.9"], "--confidence would change nothing"),
+        (["--within", "r.geojson", "--unit", "u", "--metadata", "m.csv"], "--metadata and --unit"),
+        (["--compare", "g", "--metadata", "m.csv", "--by", "x"], "--by would change nothing"),
+        (["--roi-origin", "slide"], "--roi-origin would change nothing here"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(
+    result: wsiseg.Result, options: list[str], words: str
+) -> None:
+    said = CliRunner().invoke(app, ["stats", str(result.path), *options])
+    assert (said.exit_code, words in said.stderr) == (2, True), said.stderr
+
+
+def test_regions_off_the_slide_and_off_the_tissue_are_told(
+    result: wsiseg.Result, tmp_path: Path
+) -> None:
+    path = tmp_path / "r.geojson"
+    path.write_text(geojson(A, shapely.box(3300, 100, 3500, 300), shapely.box(3800, 10, 4300, 400)))
+    rows = wsiseg.stats_within(result, path).to_pylist()
+    reasons = {row["region"]: row["no_density_reason"] for row in rows}
+    nothing = "nothing in the region was analysed"
+    assert reasons == {"r0": None, "r1": nothing, "r2": nothing}
+    said = CliRunner().invoke(app, ["stats", str(result.path), "--within", str(path)])
+    assert said.exit_code == 0
+    assert "note: r.geojson: " in said.stderr
+    assert "r2" in said.stderr
+    assert nothing in said.stdout
 
 
 def test_mixing_is_that_of_the_slow_twin(result: wsiseg.Result) -> None:

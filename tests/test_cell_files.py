@@ -44,6 +44,27 @@ def side_by_side(result: Result, columns: list[str]) -> pa.Table:
     return pa.table(found)
 
 
+def test_rows_of_other_nuclei_are_refused(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a.wsiseg", random_table(N))
+    write_features(folder, 64, prob_A=noise(1))
+    path = folder / "features.parquet"
+    table = pq.read_table(path)
+    order = np.arange(N)
+    order[[700, 701]] = [701, 700]
+    pq.write_table(table.take(order), path, 64)
+    shuffled = open_result(folder)
+    said = r"features\.parquet is damaged: where the cell table has the cell 701, it has .* 702;"
+    for columns in (["prob_A"], ["x", "prob_A"], ["prob_A", "cell_id"]):
+        with pytest.raises(ResultNotReadable, match=said):
+            list(shuffled.batches(columns))
+        with pytest.raises(ResultNotReadable, match=said):
+            shuffled.cells(columns=columns)
+    assert sum(batch.num_rows for batch in shuffled.batches(["x"])) == N
+    pq.write_table(table.drop_columns("cell_id"), path)
+    with pytest.raises(ResultNotReadable, match="damaged: it has no column cell_id; segment"):
+        shuffled.cells(columns=["prob_A"])
+
+
 COLUMNS = (
     ["ring_od"],
     ["prob_A", "area_um2", "ring_od", "cell_id"],
@@ -133,7 +154,9 @@ def test_streaming_two_files_holds_one_row_group_of_each(tmp_path: Path) -> None
     values = np.random.default_rng(0).bytes(n_groups * group_bytes)
     rows = [values[a : a + 1000] for a in range(0, len(values), 1000)]
     for name, column in (("cells", "geometry"), ("features", "wide")):
-        pq.write_table(pa.table({column: rows}), tmp_path / f"{name}.parquet", row_group_size=1000)
+        table = pa.table({"cell_id": np.arange(len(rows), dtype=np.uint32), column: rows})
+        pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=1000)
+    del table
     del rows
     before, most, n = pa.total_allocated_bytes(), 0, 0
     for batch in stream_batches(CellFiles(tmp_path / "cells.parquet"), ["wide", "geometry"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from run_dirs import RUN, cell_table, random_table, write_run
 
 import wsiseg
-from wsiseg.errors import ResultNotReadable
+from wsiseg.errors import ResultNotReadable, UsageError
 from wsiseg.models import DEFAULT_MODEL, ModelCard
 
 
@@ -93,3 +94,75 @@ def test_a_run_of_another_model_cites_nothing_it_did_not_use(tmp_path: Path) -> 
 def test_what_is_no_finished_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ResultNotReadable):
         wsiseg.cite(tmp_path / "nothing.wsiseg")
+
+
+def entries_of(bibtex: str) -> list[tuple[str, str, dict[str, str]]]:
+    """Read a BibTeX file as its grammar has it: kind, key, fields in balanced braces."""
+    entries, at = [], 0
+    while (head := re.compile(r"\s*@(\w+)\{(\w+),\s*").match(bibtex, at)) is not None:
+        at, fields = head.end(), {}
+        while (name := re.compile(r"(\w+) = \{").match(bibtex, at)) is not None:
+            end, depth = name.end(), 1
+            while depth:
+                step = 2 if bibtex[end] == "\\" else 1
+                depth += {"{": 1, "}": -1}.get(bibtex[end], 0)
+                end += step
+            assert name[1] not in fields
+            fields[name[1]] = bibtex[name.end() : end - 1]
+            at = re.compile(r",?\s*").match(bibtex, end).end()  # type: ignore[union-attr]
+        assert bibtex[at] == "}"
+        at += 1
+        entries.append((head[1], head[2], fields))
+    assert not bibtex[at:].strip()
+    return entries
+
+
+def test_bibtex_can_be_read_by_tex(tmp_path: Path, run: Path) -> None:
+    works = {key: (kind, fields) for kind, key, fields in entries_of(wsiseg.cite(run).bibtex)}
+    kind, monuseg = works["kumar2017monuseg"]
+    assert kind == "article"
+    assert [monuseg[name] for name in ("volume", "number", "pages", "year")] == [
+        *("36", "7", "1550--1560", "2017")
+    ]
+    assert "IEEE Transactions on Medical Imaging 36(7):1550-1560 (2017)" in wsiseg.cite(run).text
+    assert all("note" not in fields for _, fields in works.values())
+    assert works["wsiseg"][1]["title"] == (
+        r"{wsiseg: every nucleus of a whole H\&E slide, once and in the right place}"
+    )
+    odd = write_run(tmp_path / "odd.wsiseg", random_table(3), wsiseg_version="1_0%{}\\~^#$&\n@x{y,")
+    said = wsiseg.cite(odd).bibtex
+    assert len(entries_of(said)) == len(wsiseg.cite(odd).references)
+    for _, _, fields in entries_of(said):
+        for value in fields.values():
+            assert not re.search(r"(?<!\\)[&%$#_~^]", value)
+
+
+def test_what_a_model_without_classes_learned_from_is_cited_where_it_is_said(
+    run: Path, tmp_path: Path
+) -> None:
+    record = json.loads((run / "run.json").read_text())
+    path = write_run(tmp_path / "b.wsiseg", random_table(5), model=record["model"], classes=[])
+    said = wsiseg.cite(path)
+    assert re.search(r"The model was trained on: .*MoNuSeg \[\d\]", said.methods)
+    named = [int(n) for n in re.findall(r"\[(\d+)\]", f"{said.methods} {said.limits}")]
+    assert list(dict.fromkeys(named)) == list(range(1, len(said.references) + 1))
+
+
+def test_runs_made_alike_are_one_paragraph(tmp_path: Path) -> None:
+    out, options = tmp_path / "out", {"tissue": "none"}
+    finer = RUN["slide"] | {"mpp": 0.25}
+    write_run(out / "a.wsiseg", random_table(10), options=options)
+    one = wsiseg.cite(out)
+    assert one == wsiseg.cite(out / "a.wsiseg")
+    write_run(out / "b.wsiseg", random_table(20), options=options)
+    write_run(out / "c.wsiseg", random_table(30), options=options, slide=finer, warnings=[])
+    said = wsiseg.cite(str(out / "*.wsiseg"))
+    for words in (
+        *("in 3 H&E-stained whole-slide images", "2 slides (0.5 µm per pixel", "60 nuclei"),
+        *("1 slide (0.25 µm per pixel", "All of the slides measured 7.5 mm² in all"),
+    ):
+        assert words in said.methods
+    assert "some tiles are out of focus (2 of 3 slides)" in said.limits
+    write_run(out / "d.wsiseg", random_table(5), options={"tissue": "auto"})
+    with pytest.raises(UsageError, match=r"4 runs were not .* differ in options"):
+        wsiseg.cite(out)

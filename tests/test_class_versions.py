@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ import shapely
 from run_dirs import CLASSES, cell_table, random_table, write_run
 from test_results_counting import slow_summary
 
-from wsiseg.class_versions import CLASSES_SCHEMA, footer_sha256
+from wsiseg._review_records import NO_CLASS, NO_NUCLEUS, NOT_FOUND
+from wsiseg.assemble import ONLY_CLASS
+from wsiseg.cell_table import ALL_CLASSES
+from wsiseg.class_versions import CLASSES_SCHEMA, RESERVED_CLASS_NAMES, footer_sha256
 from wsiseg.errors import (
     OutputExists,
     OutputNotWritable,
@@ -22,7 +26,12 @@ from wsiseg.errors import (
     UnknownName,
     UsageError,
 )
-from wsiseg.exporters.class_table import refuse_existing_version, write_class_version
+from wsiseg.exporters._plain_names import WITHOUT_CLASS
+from wsiseg.exporters.class_table import (
+    refuse_existing_version,
+    refuse_unwritable_version,
+    write_class_version,
+)
 from wsiseg.results import Result, open_result
 from wsiseg.stats import slide_stats
 
@@ -159,6 +168,33 @@ def test_tables_that_are_refused(versioned: Result, run: Path) -> None:
     assert open_result(run).cells().num_rows == N
 
 
+def test_classes_of_other_nuclei_are_refused(versioned: Result, run: Path) -> None:
+    path = run / "classes" / "clicks.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.take([*range(1, N), 0]), path)
+    with pytest.raises(ResultNotReadable, match=r"has the cell 1, it has the cell 2; make that"):
+        versioned.summary()
+    with pytest.raises(ResultNotReadable, match=r"has the cell 1, it has the cell 2; make that"):
+        versioned.cells(["Tumour"])
+
+
+@pytest.mark.parametrize("name", [*RESERVED_CLASS_NAMES, "nucleus", "", " ", "A ", "A\n"])
+def test_names_that_no_class_can_have(run: Path, versioned: Result, name: str) -> None:
+    with pytest.raises(UsageError, match="give it another name"):
+        write_class_version(run, "v", version_of(random_names()), classes(("A", name)), {})
+    path = run / "classes" / "clicks.json"
+    record = json.loads(path.read_text())
+    record["classes"][0]["name"] = name
+    path.write_text(json.dumps(record))
+    with pytest.raises(ResultNotReadable, match="is damaged: the class"):
+        open_result(run, classes="clicks")
+
+
+def test_every_name_with_another_meaning_is_reserved() -> None:
+    meant = {ALL_CLASSES, NO_CLASS, NOT_FOUND, NO_NUCLEUS, WITHOUT_CLASS, ONLY_CLASS}
+    assert meant == set(RESERVED_CLASS_NAMES)
+
+
 def test_a_class_that_is_not_of_the_version(run: Path) -> None:
     write_class_version(run, "v", version_of(["Strange"] * N), classes(), {})
     with pytest.raises(ResultNotReadable, match="has the class 'Strange', which is not one of its"):
@@ -190,8 +226,41 @@ def test_a_version_is_replaced_whole_or_not(versioned: Result, run: Path) -> Non
 
 def test_a_folder_that_cannot_be_written(run: Path) -> None:
     (run / "classes").touch()
-    with pytest.raises(OutputNotWritable, match="copy the run to a folder you may write"):
+    with pytest.raises(OutputNotWritable, match=r"copy the run .* to a folder you may write"):
         write_class_version(run, "v", version_of(random_names()), classes(), {})
+    with pytest.raises(OutputNotWritable, match=r"copy the run .* to a folder you may write"):
+        refuse_unwritable_version(run)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.parametrize("inner", ["classes", "."])
+def test_a_run_that_may_only_be_read(run: Path, inner: str) -> None:
+    (run / inner).mkdir(exist_ok=True)
+    (run / inner).chmod(0o555)
+    said = r"\(Permission denied\); classes are kept"
+    try:
+        with pytest.raises(OutputNotWritable, match=said):
+            refuse_unwritable_version(run)
+        with pytest.raises(OutputNotWritable, match=said):
+            write_class_version(run, "v", version_of(random_names()), classes(), {})
+    finally:
+        (run / inner).chmod(0o755)
+
+
+def test_a_full_or_forbidden_folder_is_told_in_a_sentence(
+    versioned: Result, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("wsiseg.exporters.class_table.tempfile.TemporaryFile", refuse)
+    with pytest.raises(
+        OutputNotWritable, match=r"a\.wsiseg \(Permission denied\); classes are kept"
+    ):
+        write_class_version(run, "v", version_of(random_names()), classes(), {})
+    monkeypatch.setattr("wsiseg.exporters.class_table.os.access", lambda *_: False)
+    with pytest.raises(OutputNotWritable, match="copy the run"):
+        refuse_unwritable_version(run)
 
 
 def test_a_run_without_nuclei(tmp_path: Path) -> None:

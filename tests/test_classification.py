@@ -329,6 +329,21 @@ def test_the_groups_have_all_that_is_measured(tmp_path: Path) -> None:
     assert set(stained) == {*STAIN_COLUMNS, "ring_hematoxylin_od_mean", "ring_eosin_od_mean"}
 
 
+def test_many_marks_that_miss_are_warned_of(
+    run: Path, kind: NDArray[np.int64], tmp_path: Path
+) -> None:
+    path = clicks(tmp_path / "m.geojson", run, kind)
+    marks = json.loads(path.read_text())["features"]
+    for n_far, warned in ((10, False), (11, True)):
+        far = feature(points([(-900.0 - k, -900.0) for k in range(n_far)]), "Tumour")
+        write_marks(path, [*marks, far])
+        report = wsiseg.classify(run, path, overwrite=True).report
+        assert report is not None
+        assert report.n_missed == n_far
+        said = f"{n_far} of the {40 + n_far} marks in a.svs hit no nucleus"
+        assert any(text.startswith(said) for text in report.warnings) == warned
+
+
 def test_many_examples_are_drawn_by_lot(tmp_path: Path) -> None:
     run, kind = marked_run(tmp_path / "a.wsiseg", 2500)
     side = 200 + 40.0 * np.arange(50)

@@ -19,9 +19,11 @@ from run_dirs import CLASSES, RUN, cell_table, random_table, write_run
 from typer.testing import CliRunner
 
 import wsiseg
+from wsiseg.class_versions import CLASSES_SCHEMA
 from wsiseg.cli import app
 from wsiseg.detection import false_positives
 from wsiseg.errors import ResultNotReadable, UnknownName, UsageError
+from wsiseg.exporters.class_table import write_class_version
 from wsiseg.stats import slide_stats
 
 ALL = "(all)"
@@ -204,6 +206,7 @@ def test_groups_are_pooled_with_patients_as_units(out: Path, metadata: Path) -> 
         ("slide,age\nb.svs,1\nb,2\n", "line 3.*line 2"),
         ("slide,age\nb.svs\n", "has 1 cells, the header 2"),
         ('slide,age\n"b.svs,1\n', "check the quotes"),
+        ("slide,,\nb.svs,,old\n", "'old' is in a column without a name"),
         ("", "exactly one column slide"),
     ],
 )
@@ -214,6 +217,95 @@ def test_metadata_that_cannot_be_used_are_refused(
     path.write_text(text)
     with pytest.raises(UsageError, match=words):
         wsiseg.cohort_stats(out, metadata=path)
+
+
+def test_columns_that_excel_adds_and_cells_that_say_na_are_empty(out: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text(
+        "slide,patient,group,,\na.svs,NA,old,,\nb.svs,n/a,old,,\nd.svs,p1,old,,\n"
+        "sub/a.svs,,old,,\nc,p3,#N/A,,\nnone.svs,p4,new,,\n"
+    )
+    answer = wsiseg.cohort_stats(out, by="group", metadata=path)
+    found = by_key(answer.table, "group")
+    assert (found["old", ALL]["n_slides"], found["old", ALL]["n_units"]) == (4, 4)
+    assert found[None, ALL]["n_slides"] == 1
+    notes = "\n".join(answer.notes)
+    assert "3 cells say #N/A, NA, n/a: they are taken for empty" in notes
+    assert "3 slides have no patient (a.svs, b.svs, sub/a.svs): each counts as one" in notes
+
+
+def fingerprinted(name: str, fingerprint: str = "f" * 64) -> dict[str, Any]:
+    return slide(name) | {"fingerprint": fingerprint}
+
+
+def test_a_slide_is_never_counted_twice_silently(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for place, mark in {"a": "f", "copy/a": "f", "b": "1", "c": "2", "d": "3"}.items():
+        name = fingerprinted(place, mark * 64)
+        write_tiles(write_run(out / f"{place}.wsiseg", random_table(30), slide=name))
+    path = tmp_path / "m.csv"
+    path.write_text("slide,group\na,x\ncopy/a,x\nb,x\nc,y\nd,y\n")
+    assert any("runs of the same slide" in note for note in wsiseg.cohort_stats(out).notes)
+    with pytest.raises(UsageError, match=r"a, copy/a are runs of the same slide.*count twice"):
+        wsiseg.cohort_stats(out, by="group", metadata=path)
+    with pytest.raises(UsageError, match=r"a, copy/a are runs of the same slide.*count twice"):
+        wsiseg.compare_groups(out, "group", path)
+    path.write_text("slide,group\na,x\ncopy/a,y\nb,x\nc,y\nd,y\n")
+    with pytest.raises(UsageError, match="same slide in the groups 'x', 'y'"):
+        wsiseg.compare_groups(out, "group", path)
+    path.write_text("slide,group\na,x\ncopy/a,\nb,x\nc,y\nd,y\n")
+    assert by_key(wsiseg.compare_groups(out, "group", path).table)[(ALL,)]["n_reference"] == 2
+
+
+def test_runs_of_regions_of_a_slide_are_one_unit(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    region = {"name": "r", "class": None, "kind": "annotation", "missing": False}
+    for place in ("a1", "a2"):
+        table = random_table(30)
+        members = pa.array([[0]] * 30, pa.list_(pa.uint16()))
+        write_run(
+            out / f"{place}.wsiseg",
+            table.append_column("region_ids", members),
+            slide=fingerprinted("a"),
+            regions=[region | {"analysed_mm2": 2.5}],
+        )
+    write_run(out / "b.wsiseg", random_table(30), slide=fingerprinted("b", "1" * 64))
+    path = tmp_path / "m.csv"
+    path.write_text("slide,group\na1,x\na2,x\nb,x\n")
+    answer = wsiseg.cohort_stats(out, by="group", metadata=path)
+    row = by_key(answer.table, "group")["x", ALL]
+    assert (row["n"], row["n_slides"], row["n_units"]) == (90, 3, 2)
+    assert any("a1, a2 are runs of the same slide" in note for note in answer.notes)
+
+
+def test_sizes_that_some_runs_lack_are_told(tmp_path: Path) -> None:
+    write_run(tmp_path / "a.wsiseg", random_table(30), slide=slide("a"))
+    lacking = random_table(30, 2).drop_columns(["area_um2"])
+    write_run(tmp_path / "b.wsiseg", lacking, slide=slide("b"))
+    notes = wsiseg.cohort_stats(tmp_path).notes
+    assert any("1 of 2 runs have no cells.area_um2" in note for note in notes)
+    assert "sizes are those of the other runs' nuclei alone" in notes
+
+
+def test_a_version_of_the_classes_has_no_rates_of_the_model(tmp_path: Path) -> None:
+    new = {"cell_id": np.arange(1, 31), "class_name": ["Inflammatory"] * 30}
+    table = pa.table(new | {"class_prob": [0.5] * 30}, CLASSES_SCHEMA)
+    classes = [{"name": "Inflammatory", "index": 1, "rgb": [1, 2, 3]}]
+    cells = random_table(30).append_column("class_prob", pa.array([0.9] * 30, pa.float32()))
+    for name in ("a", "b"):
+        path = write_run(tmp_path / f"{name}.wsiseg", cells, model=card(RATES))
+        write_class_version(path, "mine", table.to_batches(), classes, {"how": "a test"})
+    csv_path = tmp_path / "m.csv"
+    csv_path.write_text("slide,group\na,x\nb,y\n")
+    compared = by_key(wsiseg.compare_groups(tmp_path, "group", csv_path, classes="mine").table)
+    assert compared[("Inflammatory",)]["above_false_positives"] is None
+    assert compared[(ALL,)]["above_false_positives"] is False
+    answer = wsiseg.cohort_stats(tmp_path, classes="mine")
+    found = by_key(answer.table, "slide")
+    assert found["a", "Inflammatory"]["false_positives_per_mm2"] is None
+    # Which nuclei there are is the model's doing still.
+    assert found["a", ALL]["false_positives_per_mm2"] == RATES[ALL]
+    assert any("false positives of Inflammatory were never" in note for note in answer.notes)
 
 
 def test_a_name_that_could_be_several_slides_is_refused(tmp_path: Path) -> None:
@@ -240,7 +332,9 @@ def test_slides_without_a_row_are_counted_and_told(out: Path, tmp_path: Path) ->
     [
         ({"by": "grade"}, UnknownName, "grade"),
         ({"by": "n"}, UsageError, "rename it"),
-        ({"unit": "centre"}, UnknownName, "centre"),
+        ({"by": "group", "unit": "centre"}, UnknownName, "centre"),
+        ({"by": "group,class"}, UsageError, "'class' is a column of the metadata"),
+        ({"unit": "n"}, UsageError, "rows are slides or regions"),
         ({"confidence": 95}, UsageError, "from 0.5 to below 1"),
         ({"model": "other"}, UnknownName, "other"),
     ],
@@ -249,7 +343,7 @@ def test_what_is_not_there_is_told(
     out: Path, tmp_path: Path, options: dict[str, Any], error: type[Exception], words: str
 ) -> None:
     path = tmp_path / "m.csv"
-    path.write_text("slide,n\nb.svs,old\n")
+    path.write_text("slide,n,class,group\nb.svs,old,I,x\n")
     with pytest.raises(error, match=words):
         wsiseg.cohort_stats(out, metadata=path, **options)
 
@@ -313,7 +407,7 @@ def test_densities_like_false_positives_are_told(out: Path) -> None:
     for row in answer.table.to_pylist():
         rate = RATES[row["class_name"]]
         assert row["false_positives_per_mm2"] == rate
-        known = None if row["per_mm2"] is None else row["per_mm2"] >= 2 * rate
+        known = row["per_mm2"] >= 2 * rate if row["n"] and row["per_mm2"] else None
         assert row["above_false_positives"] is known
     assert any("not distinguishable from false positives" in note for note in answer.notes)
     said = run("stats", out)
@@ -366,7 +460,10 @@ def test_a_planted_difference_is_found_with_an_interval_that_holds_it(tmp_path: 
     assert row["cliffs_delta_high"] < 0
     other = found[("Inflammatory",)]
     assert other["ratio_low"] < 1 < other["ratio_high"]
-    assert any(note.startswith("4 comparisons were made") for note in answer.notes)
+    # No nucleus is a spindle, so all is equal there: a delta of 0 is all that has an interval.
+    (said,) = (note for note in answer.notes if note.startswith("4 comparisons were made"))
+    assert "with 10 intervals" in said
+    assert "a confidence of 0.9950 each" in said
     assert not any("p-value" in name or name.startswith("p_") for name in answer.table.column_names)
     # The units: each patient's nuclei over all that was analysed of them.
     n, area = defaultdict(int), defaultdict(float)

@@ -14,6 +14,7 @@ import pytest
 import shapely
 from marked_runs import BOUNDS_PX, box, feature, marked_run, points, write_marks
 
+from wsiseg.class_versions import RESERVED_CLASS_NAMES
 from wsiseg.errors import UsageError
 from wsiseg.examples import REACH_UM, RunExamples, find_examples
 from wsiseg.results import Result, open_result
@@ -213,3 +214,36 @@ def test_the_smaller_of_two_nested_nuclei_is_meant(tmp_path: Path) -> None:
     pq.write_table(table, result.cells_path)
     marks = feature(points([(100, 150)]), "A"), feature(points([(110, 150)]), "B")
     assert as_dict(found(result, tmp_path, *marks)) == {2: "A", 1: "B"}
+
+
+@pytest.mark.parametrize("name", [*RESERVED_CLASS_NAMES, "nucleus"])
+def test_names_that_mean_something_else_are_refused(
+    result: Result, tmp_path: Path, name: str
+) -> None:
+    marks = feature(points([at(result, 1)]), "A"), feature(points([at(result, 2)]), name)
+    with pytest.raises(
+        UsageError, match=r"\(annotation 2 of the file\) .*; give the class another"
+    ):
+        found(result, tmp_path, *marks)
+
+
+def test_a_class_without_a_name_is_none(result: Result, tmp_path: Path) -> None:
+    marks = [feature(points([at(result, k)]), name) for k, name in enumerate(["A", "", "  "], 1)]
+    examples = found(result, tmp_path, *marks)
+    assert as_dict(examples) == {1: "A"}
+    assert examples.notes == ("objects without a class were skipped: 2",)
+
+
+def test_marks_that_all_miss_say_how_far(result: Result, tmp_path: Path) -> None:
+    table = result.cells(columns=["x", "y"])
+    xy = np.column_stack([table["x"], table["y"]])
+    x, y = xy.min(axis=0)
+    marks = [(x - 100 - 60 - 10 * k - BOUNDS_PX[0], y - BOUNDS_PX[1]) for k in range(3)]
+    away_px = np.hypot(*(xy - (x - 160, y)).T).min()
+    said = f"none of its 3 marks hits a nucleus of .*; the nearest is {away_px * result.mpp:.0f} µm"
+    with pytest.raises(UsageError, match=f"{said} .*bounds: 100, 50 px"):
+        found(result, tmp_path, feature(points(marks), "A"))
+    some = found(result, tmp_path, feature(points([*marks, at(result, 1)]), "A"))
+    assert some.n_missed == 3
+    expected = [np.hypot(*(xy - np.add(mark, BOUNDS_PX)).T).min() * result.mpp for mark in marks]
+    np.testing.assert_allclose(some.missed_um, expected, rtol=1e-5)

@@ -9,12 +9,14 @@ import pytest
 import slow_intervals as slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from wsiseg.intervals import (
     UNKNOWN,
     density_of_tiles,
     density_of_units,
     dominance,
+    poisson_variance,
     ratio_of_means,
     shift,
 )
@@ -95,6 +97,32 @@ def test_nothing_found_has_the_upper_end_of_a_count_of_none() -> None:
     # With that density, 2.5 % of areas as large would hold none.
     assert found.high is not None
     assert math.exp(-10 * found.high) == pytest.approx(0.025)
+
+
+def test_units_that_agree_are_no_surer_than_their_nuclei() -> None:
+    for n in (1.0, 5.0):
+        found = density_of_units(np.full(2, n), np.ones(2))
+        low, high = stats.chi2.ppf([0.025, 0.975], [4 * n, 4 * n + 2]) / 4
+        assert (found.low, found.high) == pytest.approx((low, high))
+    row, col = (axis.ravel() for axis in np.indices((6, 6)))
+    even = density_of_tiles(np.ones(36), np.ones(36), row, col)
+    low, high = stats.chi2.ppf([0.025, 0.975], [72, 74]) / 72
+    assert (even.low, even.high) == pytest.approx((low, high))
+
+
+def test_a_ratio_is_no_surer_than_the_nuclei_behind_it() -> None:
+    n, area = np.full(4, 5.0), np.ones(4)
+    least = poisson_variance(n, area)
+    assert least == pytest.approx(1 / 20)
+    found = ratio_of_means(n / area, n / area, 0.95, (least, least)).interval
+    width = stats.t.ppf(0.975, 6) * math.sqrt(2 / 20)
+    assert (found.low, found.high) == pytest.approx((math.exp(-width), math.exp(width)))
+    # Against counts drawn anew: the mean of densities over unequal areas.
+    area = np.array([0.5, 2.0, 3.0])
+    drawn = np.random.default_rng(3).poisson(200 * area, (20000, 3))
+    spread = np.log((drawn / area).mean(axis=1)).var()
+    assert poisson_variance(200 * area, area) == pytest.approx(spread, rel=0.05)
+    assert poisson_variance(np.zeros(3), area) == 0
 
 
 def coverage_of_slides(side: int, spread_tiles: float, repeats: int) -> tuple[float, float]:

@@ -132,6 +132,37 @@ def exported(form: str) -> Callable[[wsiseg.Result, Path], bytes]:
     return lambda result, to: wsiseg.export_runs([result], form, f"{to}/")[0].read_bytes()
 
 
+SQL = "SELECT class_name, count(*) AS n, sum(area_um2) AS um2 FROM cells GROUP BY ALL ORDER BY ALL"
+
+
+def square(folder: Path) -> Path:
+    """Write a region, as QuPath exports it; return its file."""
+    ring = [[0, 0], [200, 0], [200, 200], [0, 200], [0, 0]]
+    feature = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {"objectType": "annotation", "name": "square"},
+    }
+    path = folder / "square.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    return path
+
+
+def page_text(page: Path) -> str:
+    """Return a page without the moment it was written."""
+    return re.sub(r"20\d\d-\d\d-\d\d[ T]?[\d:+Z]*", "", page.read_text(encoding="utf-8"))
+
+
+def reviewed(result: wsiseg.Result, to: Path) -> int:
+    """Have a sample drawn and read back without an edit; return how many nuclei came back."""
+    sample = to / "sample.geojson"
+    options = wsiseg.ReviewOptions(n=3, side_um=25.0)
+    wsiseg.make_review(result, sample, options, to=to / "review")
+    review = wsiseg.read_review(result, sample, to=to / "review")
+    assert review.is_untouched
+    return sum(1 for found in json.loads(sample.read_text())["features"] if found.get("id"))
+
+
 ANSWERS: dict[str, Callable[[wsiseg.Result, Path], Any]] = {
     "cells": lambda result, _: result.cells().num_rows,
     "cells in a region": lambda result, _: (
@@ -139,6 +170,16 @@ ANSWERS: dict[str, Callable[[wsiseg.Result, Path], Any]] = {
     ),
     "summary": lambda result, _: result.summary(),
     "density": lambda result, _: result.density(grid_um=20).to_pylist(),
+    "densest": lambda result, _: result.densest(0.0025).to_pylist(),
+    "mixing": lambda result, _: result.mixing().to_pylist(),
+    "query": lambda result, _: wsiseg.query(result.path, SQL).to_pylist(),
+    "cohort_stats": lambda result, _: wsiseg.cohort_stats(
+        result.path, by="region"
+    ).table.to_pylist(),
+    "within": lambda result, to: wsiseg.stats_within(result, square(to)).to_pylist(),
+    "cite": lambda result, _: wsiseg.cite(result.path).text,
+    "report": lambda result, to: page_text(wsiseg.write_report(result.path, to).pages[0]),
+    "review": lambda result, to: reviewed(result, to),
     "slide_stats": lambda result, _: wsiseg.slide_stats([result]).to_pylist(),
     "region_stats": lambda result, _: wsiseg.region_stats([result]).to_pylist(),
     "geojson": lambda result, to: result.export("geojson", to / "a.geojson").read_bytes(),
@@ -149,6 +190,15 @@ ANSWERS: dict[str, Callable[[wsiseg.Result, Path], Any]] = {
 COMMANDS: dict[str, list[str]] = {
     "stats": ["stats", "{run}"],
     "stats by region": ["stats", "{run}", "--by", "region"],
+    "densest": ["stats", "{run}", "--densest", "0.0025"],
+    "query": ["query", "{run}", "SELECT class_name, count(*) FROM cells GROUP BY ALL"],
+    "tables": ["query", "{run}", "--tables"],
+    "report": ["report", "{run}", "--to", "{to}/pages"],
+    "cite": ["cite", "{run}"],
+    "review": [
+        *("review", "make", "{run}", "-n", "3", "--side-um", "25"),
+        *("-o", "{to}/s.geojson", "--to", "{to}/review"),
+    ],
     "export": ["export", "{run}", "--format", "geojson", "--to", "{to}/cells.geojson"],
 }
 """The same on the command line."""

@@ -162,6 +162,7 @@ PART_OF = {
     "reports/_made": "reports/",
     "reports/_numbers": "reports/",
     "reports/_pictures": "reports/",
+    "reports/_places": "reports/",
     "reports/_references": "reports/",
     "reports/_rendering": "reports/",
     "reports/_shapes": "reports/",

@@ -25,9 +25,11 @@ import wsiseg
 from wsiseg import crop_files, reports
 from wsiseg.class_versions import CLASSES_SCHEMA
 from wsiseg.cli import app
-from wsiseg.errors import OutputNotWritable, ResultNotReadable, UnknownName
+from wsiseg.errors import OutputNotWritable, ResultNotReadable, UnknownName, UsageError
 from wsiseg.exporters.class_table import write_class_version
+from wsiseg.reports._made import how_it_was_made
 from wsiseg.reports._numbers import percent, short, whole
+from wsiseg.reports._places import file_names, names_of_runs
 from wsiseg.reports._slide_page import slide_page, slide_view
 from wsiseg.testing.models import LocalNetwork
 from wsiseg.testing.painted import paint_tissue
@@ -185,6 +187,11 @@ def test_crops_repeat_to_the_byte(run: wsiseg.Result, tmp_path: Path) -> None:
         lambda index: index | {"crops": [{"file": "overview.jpg"}]},
         lambda index: {"crops": []},
         lambda index: [],
+        lambda index: index | {"crops": [index["crops"][0] | {"side_px": 0}]},
+        lambda index: index | {"crops": [index["crops"][0] | {"side_px": 1e400}]},
+        lambda index: index | {"crops": [index["crops"][0] | {"box": [0, 0, 9, float("nan")]}]},
+        lambda index: index | {"crops": [index["crops"][0] | {"box": [0, 0, 0, 9]}]},
+        lambda index: index | {"crops": [index["crops"][0] | {"seams_x_px": [float("inf")]}]},
     ],
 )
 def test_damaged_crops_are_told_and_not_shown(copy: wsiseg.Result, spoil: Any) -> None:
@@ -196,6 +203,56 @@ def test_damaged_crops_are_told_and_not_shown(copy: wsiseg.Result, spoil: Any) -
     assert "The stored crops cannot be shown: crops" in page.words
     # The slide is then that of the thumbnail.
     assert "From the run's thumbnail" in page.words
+
+
+def test_a_picture_that_ends_too_early_is_told(copy: wsiseg.Result) -> None:
+    path = copy.path / "crops" / "overview.jpg"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    words = opened(wsiseg.write_report(copy.path).pages[0]).words
+    assert "The stored crops cannot be shown: crops is damaged" in words
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"tiles": 3},
+        {"options": ["a"]},
+        {"warnings": [{}]},
+        {"warnings": 7},
+        {"regions": [{}]},
+        {"model": {"name": "m", "sha256": "0", "card": {"about": {"data": 3}}}},
+        {"frame": {"scale": 0, "width_px": 1, "height_px": 1}},
+        {"seconds": []},
+        {"n_cells": "many"},
+    ],
+)
+def test_one_odd_record_takes_no_other_page_down(tmp_path: Path, odd: dict[str, Any]) -> None:
+    write_run(tmp_path / "good.svs.wsiseg", random_table(20))
+    bad = write_run(tmp_path / "bad.svs.wsiseg", random_table(20), **odd)
+    written = wsiseg.write_report(tmp_path)
+    words = opened(written.pages[0]).words
+    assert tmp_path / "good.svs.wsiseg" / "report.html" in written.pages
+    if (bad / "report.html") in written.pages:
+        assert not written.unread
+        opened(bad / "report.html")
+        return
+    (said,) = written.unread
+    assert said.startswith("bad.svs: ")
+    assert "1 slide without a result" in words
+    with pytest.raises(ResultNotReadable, match="bad"):
+        wsiseg.write_report(bad)
+
+
+def test_a_damaged_table_is_told_without_its_place(tmp_path: Path) -> None:
+    out = tmp_path / "study" / "out"
+    write_run(out / "good.svs.wsiseg", random_table(20))
+    bad = write_run(out / "bad.svs.wsiseg", random_table(20))
+    (bad / "features.parquet").write_bytes(b"PAR1 no")
+    written = wsiseg.write_report(out, tmp_path / "pages")
+    assert [reason.partition(": ")[0] for reason in written.unread] == ["bad.svs"]
+    for path in written.pages:
+        assert "study" not in path.read_text(encoding="utf-8")
+        assert "../" not in path.read_text(encoding="utf-8")
 
 
 def test_crops_that_are_there_stay(copy: wsiseg.Result) -> None:
@@ -219,12 +276,26 @@ def test_a_page_says_what_the_summary_says(copy: wsiseg.Result) -> None:
     assert f"Nuclei {whole(total['n'])}" in words
     assert f"Per mm² analysed {short(total['per_mm2'], 4)}" in words
     assert f"Analysed {short(copy.analysed_mm2, 4)} mm²" in words
+    stats = {row["class_name"]: row for row in wsiseg.cohort_stats(copy.path).table.to_pylist()}
     for name, numbers in summary["classes"].items():
+        low, high = (stats[name][f"per_mm2_{end}"] for end in ("low", "high"))
         cells = [
-            *(short(numbers["per_mm2"]), whole(numbers["n"])),
+            *(short(numbers["per_mm2"]), f"{short(low)} to {short(high)}", whole(numbers["n"])),
             *(percent(numbers["n"] / total["n"]), short(numbers["median_area_um2"])),
         ]
         assert f"{name} {' '.join(' '.join(cells).split())}" in words
+
+
+def test_densities_like_false_positives_are_marked(tmp_path: Path) -> None:
+    rates = {CLASSES[0]: 1e6, CLASSES[1]: 0.001}
+    about = {"metrics": {"false_positives": {"per_mm2": rates}}}
+    named = {"name": "m", "sha256": "0", "card": {"about": about}}
+    path = write_run(tmp_path / "a.wsiseg", random_table(300), model=named)
+    view = slide_view(wsiseg.open_result(path), "a")
+    assert [row.like_false for row in view.classes] == [True, *[False] * (len(CLASSES) - 1)]
+    words = opened(wsiseg.write_report(path).pages[0]).words
+    assert words.count("like false positives") == 1
+    assert "Like false positives: below 2 times" in words
 
 
 def test_warnings_stand_before_numbers(tmp_path: Path) -> None:
@@ -489,6 +560,75 @@ def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
     for path in written.pages:
         assert path.resolve().parent == pages.resolve()
         opened(path)
+
+
+def test_runs_of_two_folders_need_a_folder_for_their_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [write_run(tmp_path / n / "x.svs.wsiseg", random_table(9)) for n in ("A", "B")]
+    monkeypatch.setattr(reports, "batch_status", lambda folder: pytest.fail(f"looked at {folder}"))
+    with pytest.raises(UsageError, match="--to"):
+        wsiseg.write_report(runs)
+    assert not list(tmp_path.rglob("*.html"))
+    written = wsiseg.write_report(runs, tmp_path / "pages")
+    words = opened(written.pages[0]).words
+    assert "A/x.svs" in words
+    assert "B/x.svs" in words
+    monkeypatch.undo()
+    both = wsiseg.write_report([tmp_path / "A", tmp_path / "B"], tmp_path / "pages")
+    assert both.pages == written.pages
+
+
+@pytest.mark.parametrize("name", ["report.html", "a.svs.wsiseg/report.html"])
+def test_a_page_of_others_stays(tmp_path: Path, name: str) -> None:
+    for run in ("a", "b"):
+        write_run(tmp_path / f"{run}.svs.wsiseg", random_table(9))
+    (tmp_path / name).write_text("<html>mine</html>")
+    with pytest.raises(OutputNotWritable, match="no page by wsiseg"):
+        wsiseg.write_report(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.html")] == [name]
+    (tmp_path / name).unlink()
+    first = wsiseg.write_report(tmp_path).pages
+    assert wsiseg.write_report(tmp_path).pages == first
+
+
+def test_runs_are_called_as_in_the_statistics(tmp_path: Path) -> None:
+    write_run(tmp_path / "renamed.wsiseg", random_table(9), slide=_slide("a.svs"))
+    write_run(tmp_path / "deep" / "b.svs.wsiseg", random_table(9), slide=_slide("b.svs"))
+    names = names_of_runs(wsiseg.find_results(tmp_path), [tmp_path])
+    assert set(names) == set(wsiseg.cohort_stats(tmp_path).table["slide"].to_pylist())
+    words = opened(wsiseg.write_report(tmp_path).pages[0]).words
+    for name in ("renamed", "deep/b.svs"):
+        assert name in words
+
+
+def test_files_of_pages_are_apart_on_any_disk() -> None:
+    names = ['a"b:c.svs', "a_b_c.svs", "A_B_C.svs", "a\x01", "a\x02", "con.svs", "x" * 300, ". "]
+    files = file_names(names)
+    assert files[:3] == ["a_b_c.svs", "a_b_c.svs-2", "A_B_C.svs-3"]
+    assert files[3:6] == ["a_", "a_-2", "_con.svs"]
+    assert len(files[6]) == 120
+    assert files[7] == "_"
+    assert file_names(["d/ü.svs", "d?/ü.svs"]) == ["d/ü.svs", "d_/ü.svs"]
+
+
+def test_a_slide_that_is_there_twice_is_told(tmp_path: Path) -> None:
+    slide = _slide("a.svs") | {"fingerprint": "f" * 64}
+    for name, of in (("one", slide), ("two", slide), ("other", _slide("o") | {"fingerprint": "e"})):
+        write_run(tmp_path / f"{name}.wsiseg", random_table(9), slide=of)
+    words = opened(wsiseg.write_report(tmp_path).pages[0]).words
+    assert "1 of these slides is here more than once" in words
+    assert "one = two" in words
+    shutil.rmtree(tmp_path / "two.wsiseg")
+    assert "more than once" not in opened(wsiseg.write_report(tmp_path).pages[0]).words
+
+
+def test_numbers_are_no_words(tmp_path: Path) -> None:
+    options = {"mpp": 1, "zero": 0.0, "force": True, "none": None, "many": [0, False]}
+    run = write_run(tmp_path / "a.wsiseg", random_table(9), options=options)
+    assert dict(how_it_was_made(wsiseg.open_result(run)).options) == {
+        "mpp": "1", "zero": "0.0", "force": "yes", "none": "–", "many": "0, no"
+    }  # fmt: skip
 
 
 def test_read_only_runs_need_another_folder(

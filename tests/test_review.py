@@ -310,7 +310,13 @@ def test_agreement_is_that_computed_by_hand(small: Small, tmp_path: Path) -> Non
         (0, 0, 0, 1, 0, 0),
     )
     assert "classes the run does not have: Mitosis" in review.notes
-    # Everything was reviewed, so the corrected counts are known for certain.
+    # Everything was reviewed, so all of it is known for certain.
+    for one in (found.pq, found.same_class, found.hd95_um, epithelial.precision):
+        assert one == Estimate(one.value, one.value, one.value)
+    part = {**document, "features": [*squares[1:], a, b, d, e, f, new]}
+    unsure = read(run, tmp_path, part, overwrite=True).agreement["random"].pq
+    assert unsure.value is not None
+    assert unsure.low is None
     counts = {one.class_name: one for one in review.counts}
     wanted = {"Epithelial": (2, 1), "Inflammatory": (1, 0), "Spindle": (2, 3), "Mitosis": (0, 1)}
     for name, (before, after) in (wanted | {"(all)": (6, 6)}).items():
@@ -808,6 +814,35 @@ def test_a_folder_that_cannot_be_made_names_the_way_out(tmp_path: Path) -> None:
     assert read_review(run, tmp_path / "s.geojson", to=tmp_path / "elsewhere").is_untouched
 
 
+def test_nothing_is_left_of_a_review_that_could_not_be_made(tmp_path: Path) -> None:
+    run = reviewable_run(tmp_path / "a.svs.wsiseg")
+    with pytest.raises(OutputNotWritable, match=r"s\.geojson"):
+        make_review(run, tmp_path / "no such folder" / "s.geojson")
+    assert not (run / "reviews").exists()
+    make_review(run, tmp_path / "s.geojson", name="kept")
+    with pytest.raises(OutputNotWritable):
+        make_review(run, tmp_path / "no such folder" / "s.geojson", name="other")
+    assert [path.name for path in (run / "reviews").iterdir()] == ["kept"]
+
+
+def test_no_other_file_is_replaced_unasked(small: Small, tmp_path: Path) -> None:
+    run, _, document = small
+    before = (run / "run.json").read_bytes()
+    with pytest.raises(OutputExists, match=r"run\.json exists"):
+        read(run, tmp_path, document, picture=run / "run.json")
+    assert not (tmp_path / "review" / "agreement.json").exists()
+    review = read(run, tmp_path, document, picture=tmp_path / "p.png")
+    with pytest.raises(OutputExists, match=r"run\.json exists"):
+        review.write_json(run / "run.json")
+    assert (run / "run.json").read_bytes() == before
+    review.write_json(tmp_path / "a.json")
+    # The same again is no harm, and another one is replaced on demand.
+    read(run, tmp_path, document, picture=tmp_path / "p.png").write_json(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text("{}")
+    review.write_json(tmp_path / "a.json", overwrite=True)
+    assert json.loads((tmp_path / "a.json").read_text()) == review.to_json()
+
+
 def test_a_run_without_nuclei_can_be_reviewed(tmp_path: Path) -> None:
     run = reviewable_run(tmp_path / "a.svs.wsiseg", reviewable_table([], []))
     sample, document = draw(run, tmp_path, n=20)
@@ -848,6 +883,18 @@ def test_most_intervals_hold_the_truth(shared_run: Path) -> None:
     assert held >= 52
     error = np.std(values) / np.sqrt(n_reviews)
     assert abs(np.mean(values) - (len(x) - wrong.sum())) < 3 * error
+
+
+def test_errors_in_few_squares_are_warned_of(shared_run: Path, tmp_path: Path) -> None:
+    sample, document = draw(shared_run, tmp_path, n=10, share_uncertain=0.2)
+    chosen = [s for s in sample.squares if s.kind == "random"][:5]
+    unsure = [s for s in sample.squares if s.kind == "uncertain"]
+    for k in (0, 4, 5):
+        gone = {square.cell_uuids[0] for square in (*chosen[:k], *unsure)}
+        left = [one for one in document["features"] if one["id"] not in gone]
+        review = read(shared_run, tmp_path, {**document, "features": left}, overwrite=True)
+        told = any(f"errors were found in {k} of 8 random squares" in n for n in review.notes)
+        assert told is (k < 5)
 
 
 @pytest.mark.parametrize(("n", "share", "n_random"), [(4, 1.0, 0), (1, 0.0, 1)])

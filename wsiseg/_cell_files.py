@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wsiseg.errors import ResultNotReadable, UnknownName
@@ -26,6 +27,9 @@ _BATCH_ROWS = 16_384
 _SEGMENT_AGAIN = "segment the slide again with --overwrite"
 _CLASSIFY_AGAIN = "make that version again with wsiseg classify --overwrite"
 _KEY = "cell_id"
+
+_Origin = tuple[Path, str]
+"""A file, and what to do if it is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +96,15 @@ def feature_names(files: CellFiles) -> tuple[str, ...]:
 class OpenCells:
     """The files that hold some columns, open and of equal rows; made by `open_cells`."""
 
-    def __init__(self, tables: Sequence[pq.ParquetFile], place: dict[str, int]) -> None:
+    def __init__(
+        self,
+        tables: Sequence[pq.ParquetFile],
+        place: dict[str, int],
+        origins: Sequence[_Origin],
+    ) -> None:
         self._tables = tables
         self._place = place
+        self._origins = origins
 
     @property
     def metadata(self) -> pq.FileMetaData:
@@ -111,11 +121,11 @@ class OpenCells:
     def batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield all rows in order, at most 16,384 at a time; holds one row group of each file."""
         schema = self.schema(names)
-        used = sorted({self._place[name] for name in names})
-        wanted = {i: [name for name in names if self._place[name] == i] for i in used}
-        streams = [_row_batches(self._tables[i], wanted[i]) for i in used]
+        wanted = self._wanted(names)
+        streams = [_row_batches(self._tables[i], each) for i, each in wanted.items()]
         for pieces in _in_step(streams):
-            found = dict(zip(used, pieces, strict=True))
+            found = dict(zip(wanted, pieces, strict=True))
+            self._refuse_other_cells(found)
             columns = [found[self._place[name]].column(name) for name in names]
             yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
@@ -123,13 +133,35 @@ class OpenCells:
         """Return some columns of the rows of one row group of the cell table."""
         start = sum(self.metadata.row_group(i).num_rows for i in range(group))
         stop = start + self.metadata.row_group(group).num_rows
-        used = {self._place[name] for name in names}
         found = {
-            i: _rows(self._tables[i], [n for n in names if self._place[n] == i], start, stop)
-            for i in used
+            i: _rows(self._tables[i], each, start, stop) for i, each in self._wanted(names).items()
         }
+        self._refuse_other_cells(found)
         columns = [found[self._place[name]].column(name) for name in names]
         return pa.Table.from_arrays(columns, schema=self.schema(names))
+
+    def _wanted(self, names: Sequence[str]) -> dict[int, list[str]]:
+        """Return what to read of which file; with a second file also whose rows they are."""
+        used = sorted({self._place[name] for name in names})
+        if not any(used):
+            return {i: list(names) for i in used}
+        of_file = {i: [n for n in names if self._place[n] == i] for i in sorted({0, *used})}
+        return {i: each if _KEY in each else [_KEY, *each] for i, each in of_file.items()}
+
+    def _refuse_other_cells(self, found: Mapping[int, pa.RecordBatch | pa.Table]) -> None:
+        """Raise ResultNotReadable if rows of two files are not of the same nuclei."""
+        for i, piece in found.items():
+            if i == 0:
+                continue
+            ids, needed = (each.column(_KEY).cast(pa.uint32()) for each in (piece, found[0]))
+            if not ids.equals(needed):
+                differs = pc.fill_null(pc.not_equal(ids, needed), True)
+                row = pc.index(differs, True).as_py()
+                path, cure = self._origins[i]
+                raise ResultNotReadable(
+                    f"{path} is damaged: where the cell table has the cell {needed[row]}, it has "
+                    f"the cell {ids[row]}; {cure}"
+                )
 
 
 @contextmanager
@@ -156,30 +188,34 @@ def open_cells(
     Raises
     ------
     ResultNotReadable
-        If a file is missing or damaged, or not of as many rows as the cell table.
+        If a file is missing or damaged, or not of the rows of the cell table (of which nuclei
+        they are is compared as they are read).
     UnknownName
         If there is no such column.
     """
     with ExitStack() as stack:
         cells = stack.enter_context(open_table(files.cells))
         tables, place = [cells], dict.fromkeys(cells.schema_arrow.names, 0)
+        origins = [(files.cells, _SEGMENT_AGAIN)]
         names = list(cells.schema_arrow.names if columns is None else columns)
         needed = {*names, *also}
         if files.classes is not None and needed & set(CLASS_COLUMNS):
-            tables.append(stack.enter_context(_open_aligned(files.classes, cells, _CLASSIFY_AGAIN)))
+            origins.append((files.classes, _CLASSIFY_AGAIN))
+            tables.append(stack.enter_context(_open_aligned(*origins[-1], cells)))
             place |= dict.fromkeys(CLASS_COLUMNS, len(tables) - 1)
         if needed - place.keys() and files.features.is_file():
-            tables.append(stack.enter_context(_open_aligned(files.features, cells, _SEGMENT_AGAIN)))
+            origins.append((files.features, _SEGMENT_AGAIN))
+            tables.append(stack.enter_context(_open_aligned(*origins[-1], cells)))
             known = tables[-1].schema_arrow.names
             place = dict.fromkeys(known, len(tables) - 1) | place
         for name in names:
             if name not in place:
                 raise _unknown_column(files, name, list(place))
-        yield OpenCells(tables, place), names
+        yield OpenCells(tables, place, origins), names
 
 
 @contextmanager
-def _open_aligned(path: Path, cells: pq.ParquetFile, cure: str) -> Iterator[pq.ParquetFile]:
+def _open_aligned(path: Path, cure: str, cells: pq.ParquetFile) -> Iterator[pq.ParquetFile]:
     """Open a table that must have the rows of the cell table."""
     with open_table(path, cure) as table:
         n, needed = table.metadata.num_rows, cells.metadata.num_rows
@@ -187,6 +223,8 @@ def _open_aligned(path: Path, cells: pq.ParquetFile, cure: str) -> Iterator[pq.P
             raise ResultNotReadable(
                 f"{path} is damaged: it has {n} rows, the cell table {needed}; {cure}"
             )
+        if _KEY not in table.schema_arrow.names:
+            raise ResultNotReadable(f"{path} is damaged: it has no column {_KEY}; {cure}")
         yield table
 
 

@@ -23,6 +23,8 @@ from wsiseg.linear_model import LinearModel
 _LEAST_SLIDES = 3
 _FEW = 20
 _WEAK = 0.7
+_MANY_MISSED = 0.2
+"""Where more of the marks hit no nucleus, those that do may hit the wrong one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,7 +138,7 @@ def check_model(
         weights=tuple(tuple(row) for row in model.weights.tolist()),
         dropped=tuple(dropped),
         seed=seed,
-        warnings=tuple(_warnings(model, counts, left_out, numbers)),
+        warnings=(*_misplaced(found), *_warnings(model, counts, left_out, numbers)),
     )
 
 
@@ -187,6 +189,16 @@ class _Numbers:
             float(checked.probabilities.max(axis=1).mean()),
             float((said == label).mean()),
         )
+
+
+def _misplaced(found: Sequence[RunExamples]) -> list[str]:
+    return [
+        f"{each.n_missed} of the {each.n_marks} marks in {each.result.name} hit no nucleus (half "
+        f"are {np.median(each.missed_um):.0f} µm or more from one's centre): if they lie on "
+        "nuclei in QuPath, they are shifted or of another slide, and the others mean wrong nuclei"
+        for each in found
+        if each.n_missed > _MANY_MISSED * each.n_marks
+    ]
 
 
 def _warnings(

@@ -49,6 +49,8 @@ def classify(
     with errors_to_exit_codes():
         learn = wsiseg.classify
         work_begins()
+        if examples is not None:
+            typer.echo("looking up the examples and learning from them …", err=True)
         made = learn(
             runs,
             examples,

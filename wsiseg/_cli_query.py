@@ -54,6 +54,18 @@ RowsOption = Annotated[
 ]
 
 
+_BY = "slide"
+_CONFIDENCE = 0.95
+_ABOUT: Mapping[str, tuple[str | None, ...]] = {
+    "--by": (None,),
+    "--metadata": (None, "--compare"),
+    "--unit": (None, "--compare"),
+    "--confidence": (None, "--compare"),
+    "--roi-origin": ("--within",),
+}
+"""With which questions of `stats` an option changes anything; None: without one."""
+
+
 def query(
     asked: Annotated[
         list[str],
@@ -168,7 +180,7 @@ def stats(
     by: Annotated[
         str,
         typer.Option(help="slide, region, or columns of --metadata, separated by commas."),
-    ] = "slide",
+    ] = _BY,
     metadata: Annotated[
         Path | None, typer.Option(help="CSV with a column slide: what is known of each slide.")
     ] = None,
@@ -189,7 +201,7 @@ def stats(
     mixing: Annotated[
         bool, typer.Option("--mixing", help="Say which classes are nearest neighbours.")
     ] = False,
-    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
+    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = _CONFIDENCE,
     model: RunModelOption = None,
     classes: ClassesFromOption = None,
     format: AnswerFormatOption = None,  # noqa: A002
@@ -200,8 +212,15 @@ def stats(
     """Count nuclei per slide, region or group and class, zeros included."""
     with errors_to_exit_codes():
         target = target_of(format, to, overwrite)
-        _refuse_two(
-            {"--compare": compare, "--within": within, "--densest": densest, "--mixing": mixing}
+        _refuse_idle(
+            {"--compare": compare, "--within": within, "--densest": densest, "--mixing": mixing},
+            {
+                "--by": by != _BY,
+                "--metadata": metadata is not None,
+                "--unit": unit is not None,
+                "--confidence": confidence != _CONFIDENCE,
+                "--roi-origin": roi_origin is not RoiOriginName.auto,
+            },
         )
         which: dict[str, Any] = {"model": model, "classes": classes}
         show = count_rows
@@ -228,10 +247,18 @@ def stats(
     leave(answer.notes, answer.unread)
 
 
-def _refuse_two(given: Mapping[str, Any]) -> None:
-    named = [name for name, value in given.items() if value not in (None, False)]
+def _refuse_idle(questions: Mapping[str, Any], options: Mapping[str, bool]) -> None:
+    """Raise UsageError for two questions, or for an option that is not about the one."""
+    named = [name for name, value in questions.items() if value not in (None, False)]
     if len(named) > 1:
         raise UsageError(f"{' and '.join(named)} are different questions; ask one at a time")
+    asked = named[0] if named else None
+    idle = [name for name, given in options.items() if given and asked not in _ABOUT[name]]
+    if idle:
+        raise UsageError(
+            f"{' and '.join(idle)} would change nothing {f'of {asked}' if asked else 'here'}; "
+            "leave out what is not about the question"
+        )
 
 
 def _within(
@@ -242,5 +269,8 @@ def _within(
         raise UsageError(
             f"--within is about the regions of one slide, but there are {len(found)} runs"
         )
-    ask = partial(wsiseg.stats_within, regions=regions, roi_origin=origin.value)
-    return wsiseg.ask_each(runs, ask, **which)
+    from wsiseg.within import region_warnings
+
+    drawn: dict[str, Any] = {"regions": regions, "roi_origin": origin.value}
+    ask, mind = partial(wsiseg.stats_within, **drawn), partial(region_warnings, **drawn)
+    return wsiseg.ask_each(runs, ask, mind=mind, **which)

@@ -9,7 +9,7 @@ import typer
 
 import wsiseg
 from wsiseg._cli_exit import DONE, SOME_FAILED, errors_to_exit_codes
-from wsiseg._cli_options import Quiet, RunsArgument
+from wsiseg._cli_options import ClassesFromOption, Quiet, RunsArgument
 from wsiseg.signals import work_begins
 from wsiseg.terminal import show_progress
 
@@ -19,9 +19,7 @@ def report(
     to: Annotated[
         Path | None, typer.Option(help="Folder for the pages; else they go into the runs.")
     ] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="A version of the classes, by wsiseg classify.")
-    ] = None,
+    classes: ClassesFromOption = None,
     quiet: Quiet = False,
 ) -> None:
     """Write an HTML page for each slide, and one for all of them."""
@@ -36,10 +34,10 @@ def report(
 
 
 def cite(
-    run: Annotated[Path, typer.Argument(help="A run (*.wsiseg).")],
+    runs: RunsArgument,
     bibtex: Annotated[bool, typer.Option("--bibtex", help="The references for BibTeX.")] = False,
 ) -> None:
     """Print a methods paragraph for a paper, with limits, licence and references."""
     with errors_to_exit_codes():
-        found = wsiseg.cite(run)
+        found = wsiseg.cite(runs)
     typer.echo(found.bibtex if bibtex else found.text, nl=False)

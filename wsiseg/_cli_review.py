@@ -72,7 +72,8 @@ def read(
     name: Annotated[str | None, typer.Option(help="Of the review; else found.")] = None,
     to: _ToOption = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what was read from another file.")
+        bool,
+        typer.Option("--overwrite", help="Replace what was read before, and the files named here."),
     ] = False,
     json: Annotated[
         Path | None, typer.Option(help="Write all of it to this file; -: print it instead.")
@@ -87,10 +88,12 @@ def read(
         found = wsiseg.read_review(
             run, edited, name=name, to=to, picture=picture, slide=slide, overwrite=overwrite
         )
+        if str(json) == "-":
+            write_report(found.to_json(), Path("-"))
+            return
         if json is not None:
-            write_report(found.to_json(), json)
-        if json is None or str(json) != "-":
-            _print(found)
+            found.write_json(json, overwrite=overwrite)
+        _print(found)
 
 
 def _print(found: Review) -> None:

@@ -25,6 +25,8 @@ from wsiseg.evaluation.sampling import Estimate, bootstrap, difference_total
 
 _STEP_UM = 0.1
 """Between the points laid along outlines."""
+_ENOUGH_SQUARES = 5
+"""With errors in fewer squares than this nobody can tell how they vary from place to place."""
 _SHAPE = ("iou", "hd95", "distance", "redrawn", "hd95_redrawn")
 
 
@@ -155,13 +157,17 @@ def _label(class_name: str | None) -> str:
     return NO_CLASS if class_name is None else class_name
 
 
-def agreement(scores: Sequence[SquareScore], labels: tuple[str, ...], seed: int) -> Agreement:
+def agreement(
+    scores: Sequence[SquareScore], n_drawn: int, labels: tuple[str, ...], seed: int
+) -> Agreement:
     """Pool the squares: if drawn by chance weighted by 1 / chance and with intervals.
 
     Parameters
     ----------
     scores : sequence of SquareScore
         All of random squares, or all of the least certain ones.
+    n_drawn : int
+        How many there were before some did not come back.
     labels : tuple of str
         Of `labels_of`.
     seed : int
@@ -176,6 +182,9 @@ def agreement(scores: Sequence[SquareScore], labels: tuple[str, ...], seed: int)
     if any(s.square.inclusion_prob is None for s in scores):
         # Squares that were chosen are all there is of their kind.
         estimates = [Estimate(estimate.value) for estimate in estimates]
+    elif scores and len(scores) == n_drawn and (weight <= 1).all():
+        # No square of the run is missing, so nothing is left to chance.
+        estimates = [Estimate(one.value, one.value, one.value) for one in estimates]
     plain = confusions.sum(axis=0)
     of_class = estimates[len(_OVERALL) :]
     return Agreement(
@@ -294,3 +303,57 @@ def count_changes(cells: Sequence[ReviewedCell]) -> Mapping[str, int]:
         "redrawn": sum(cell.is_redrawn for cell in cells),
         "unchanged": sum(cell.change == "unchanged" for cell in cells),
     }
+
+
+def review_notes(
+    sample: ReviewSample,
+    back: Sequence[ReviewSquare],
+    cells: Sequence[ReviewedCell],
+    labels: Sequence[str],
+) -> list[str]:
+    """Return what the reader of the results should know, a sentence each.
+
+    Parameters
+    ----------
+    sample : ReviewSample
+        The sample.
+    back : sequence of ReviewSquare
+        The squares that came back.
+    cells : sequence of ReviewedCell
+        Their nuclei.
+    labels : sequence of str
+        Of `labels_of`.
+    """
+    notes = []
+    missing = [square.name for square in sample.squares if square not in back]
+    if missing:
+        notes.append(f"not reviewed, since the square did not come back: {', '.join(missing)}")
+    new = [name for name in labels if name not in sample.n_of_class and name != NO_CLASS]
+    if new:
+        notes.append(f"classes the run does not have: {', '.join(new)}")
+    if all(cell.change == "unchanged" for cell in cells):
+        notes.append(
+            "no edit was found; if there were any, this may be the sample as it was made, or the "
+            "image was not saved before it was exported"
+        )
+    n_random = sum(square.kind == "random" for square in back)
+    if n_random < 2:
+        notes.append(
+            f"{n_random} random squares were reviewed; intervals need at least 2, and estimates "
+            "for the whole run are worth little with fewer than 10"
+        )
+    notes += _few_with_errors(back, cells)
+    return notes
+
+
+def _few_with_errors(back: Sequence[ReviewSquare], cells: Sequence[ReviewedCell]) -> list[str]:
+    """Warn where the errors that were seen are too few to say how they vary."""
+    chance = {s.name: s.inclusion_prob for s in back if s.inclusion_prob is not None}
+    wrong = {c.square for c in cells if c.change not in ("unchanged", "redrawn")} & chance.keys()
+    if len(wrong) >= _ENOUGH_SQUARES or all(p >= 1 for p in chance.values()):
+        return []
+    return [
+        f"errors were found in {len(wrong)} of {len(chance)} random squares; if there are some in "
+        "a few other places (ink, a fold), intervals hold the truth less often than they say: "
+        "look there, or review more squares"
+    ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wsiseg.errors import OutputExists, OutputNotWritable, ResultNotReadable, UsageError
@@ -76,14 +77,29 @@ def refuse_other(path: Path, content: bytes, overwrite: bool) -> bool:
     )
 
 
-def make_folder(folder: Path) -> None:
-    """Make a review's folder; OutputNotWritable if that is not allowed."""
+@contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make a review's folder, and take it away again if it stays empty for an error.
+
+    Raises
+    ------
+    OutputNotWritable
+        If it is not allowed to.
+    """
+    new = [path for path in (folder, folder.parent) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputNotWritable(
             f"cannot make {folder} ({error.strerror}); name a folder you may write to with --to"
         ) from error
+    try:
+        yield
+    except BaseException:
+        for path in new:
+            with suppress(OSError):
+                path.rmdir()
+        raise
 
 
 def remove_readings(folder: Path) -> None:

@@ -35,6 +35,7 @@ __all__ = [
     "CellFiles",
     "ClassCount",
     "SquareCounts",
+    "class_codes",
     "column_names",
     "count_classes",
     "count_regions",
@@ -157,7 +158,7 @@ def count_classes(files: CellFiles | Path, class_names: Sequence[str]) -> list[C
     codes = [np.empty(0, np.uint8)]
     areas = [np.empty(0, np.float32)]
     for batch in stream_batches(files, ["class_name", "area_um2"]):
-        codes.append(_class_codes(files, batch["class_name"], class_names))
+        codes.append(class_codes(files, batch["class_name"], class_names))
         areas.append(batch["area_um2"].to_numpy(zero_copy_only=False).astype(np.float32))
     code, area_um2 = np.concatenate(codes), np.concatenate(areas)
     counts = [
@@ -191,7 +192,7 @@ def count_regions(
         members = batch["region_ids"]
         row = pc.list_parent_indices(members).to_numpy()
         regions.append(pc.list_flatten(members).to_numpy().astype(np.int64))
-        codes.append(_class_codes(files, batch["class_name"], class_names)[row])
+        codes.append(class_codes(files, batch["class_name"], class_names)[row])
         areas.append(batch["area_um2"].to_numpy(zero_copy_only=False).astype(np.float32)[row])
     region, code = np.concatenate(regions), np.concatenate(codes)
     area_um2 = np.concatenate(areas)
@@ -236,7 +237,7 @@ def count_squares(
         row, col = (
             np.floor(batch[name].to_numpy() / grid_um).astype(np.int64) for name in ("y_um", "x_um")
         )
-        code = _class_codes(files, batch["class_name"], class_names)
+        code = class_codes(files, batch["class_name"], class_names)
         key, n = np.unique(((row << _SQUARE_BITS) + col) * n_codes + code, return_counts=True)
         keys.append(key)
         counts.append(n)
@@ -253,10 +254,16 @@ def _class_count(name: str, area_um2: NDArray[np.float32]) -> ClassCount:
     return ClassCount(name, len(area_um2), float(np.median(area_um2)))
 
 
-def _class_codes(
-    files: CellFiles | Path, column: pa.Array, class_names: Sequence[str]
+def class_codes(
+    files: CellFiles | Path, column: pa.Array | pa.ChunkedArray, class_names: Sequence[str]
 ) -> NDArray[np.uint8]:
-    """Return 1 + the index of each row's class, 0 without one."""
+    """Return 1 + the index of each row's class, 0 without one.
+
+    Raises
+    ------
+    ResultNotReadable
+        If a row has another class.
+    """
     names = column.cast(pa.string())
     index = pc.index_in(names, value_set=pa.array(class_names, pa.string()))
     if index.null_count > names.null_count:

@@ -35,6 +35,10 @@ CLASSES_SCHEMA: pa.Schema = pa.schema(
 )
 """Columns of a version's table; a nucleus without a class has null in the last two."""
 
+RESERVED_CLASS_NAMES = ("(all)", "(none)", "(added)", "(deleted)", "Nucleus")
+"""What tables and formats call every nucleus, those without a class, and those a reviewer added or
+deleted: a class of such a name could not be told from them."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FOOTER_END_BYTES = 8
 _AGAIN = "make it again with wsiseg classify --overwrite"
@@ -56,6 +60,17 @@ class ClassVersion:
         """The classes, each with `name`, `index` (from 1) and `rgb`."""
         classes: Sequence[Mapping[str, Any]] = self.record["classes"]
         return classes
+
+
+def wrong_class_name(name: str) -> str | None:
+    """Return why no class can have this name, None if it can."""
+    if not name.strip():
+        return "is empty" if not name else "has nothing but spaces"
+    if name != name.strip() or not name.isprintable():
+        return "begins or ends with a space, or has a character that cannot be shown"
+    if name.casefold() in {each.casefold() for each in RESERVED_CLASS_NAMES}:
+        return "stands for other nuclei in tables and exports"
+    return None
 
 
 def version_names(run: Path) -> tuple[str, ...]:
@@ -172,6 +187,9 @@ def _first_wrong(record: Mapping[str, Any]) -> str | None:
     for entry in record["classes"]:
         if not (isinstance(entry, Mapping) and isinstance(entry.get("name"), str)):
             return f"a class is {entry!r}"
+        why = wrong_class_name(entry["name"])
+        if why is not None:
+            return f"the class {entry['name']!r} {why}"
         rgb = entry.get("rgb")
         if not (isinstance(rgb, list) and len(rgb) == 3 and all(v in range(256) for v in rgb)):
             return f"the colour of {entry['name']!r} is {rgb!r}"

@@ -28,7 +28,11 @@ from wsiseg.class_versions import CLASSES_SCHEMA, read_classes_record
 from wsiseg.cross_validation import best_strength
 from wsiseg.errors import ResultNotReadable, UsageError, WsisegError
 from wsiseg.examples import RunExamples, find_examples
-from wsiseg.exporters.class_table import refuse_existing_version, write_class_version
+from wsiseg.exporters.class_table import (
+    refuse_existing_version,
+    refuse_unwritable_version,
+    write_class_version,
+)
 from wsiseg.linear_model import LinearModel, fit_model, model_from_json
 from wsiseg.results import Result, find_results, open_result
 
@@ -143,6 +147,8 @@ def classify(
     if not overwrite:
         for result in results:
             refuse_existing_version(result.path, name)
+    for result in results:
+        refuse_unwritable_version(result.path)
     report = None
     if examples is not None:
         made = _learn(_examples_of(results, Path(examples)), options)

@@ -160,6 +160,7 @@ def demo(
         result = run_demo(out, slide, progress, PlanTeller(quiet))
     print_table(summary_rows(result))
     tell_where(result)
+    typer.echo(f"page:     {result.path / 'report.html'}")
 
 
 @app.command()

@@ -11,7 +11,16 @@ import pyarrow as pa
 
 from wsiseg.cell_table import ALL_CLASSES, ALL_REGIONS
 from wsiseg.cohort_metadata import Metadata, listed
-from wsiseg.cohort_units import metadata_of, unit_areas, unit_counts, unit_of
+from wsiseg.cohort_units import (
+    check_slides_once,
+    false_positives_of,
+    metadata_of,
+    size_notes,
+    unit_areas,
+    unit_counts,
+    unit_notes,
+    unit_of,
+)
 from wsiseg.counting import (
     NOTHING,
     Sizes,
@@ -24,7 +33,7 @@ from wsiseg.counting import (
     count_tiles,
     interval_of,
 )
-from wsiseg.detection import MULTIPLE, false_positives, stands_out
+from wsiseg.detection import MULTIPLE, stands_out
 from wsiseg.errors import UnknownName, UsageError, WsisegError
 from wsiseg.intervals import CONFIDENCE, UNKNOWN, Interval, density_of_units
 from wsiseg.queries import Query, open_query
@@ -130,7 +139,8 @@ def cohort_stats(
     ResultNotReadable
         If there is no finished run, or a table is damaged.
     UsageError
-        If runs are of several models and none was chosen, or metadata cannot be used.
+        If runs are of several models and none was chosen, metadata cannot be used, a group holds
+        a slide twice, or `unit` is given for slides or regions, whose intervals have none.
     UnknownName
         If `by` or `unit` names no column.
     """
@@ -139,6 +149,7 @@ def cohort_stats(
         known = metadata_of(opened, metadata)
         wanted = _keys(by, known)
         unit_column = unit_of(unit, known)
+        _check_unit(unit, wanted)
         if "region" in wanted:
             rows = list(_region_rows(opened, known, wanted, confidence))
         elif "slide" in wanted:
@@ -146,9 +157,13 @@ def cohort_stats(
             rows = list(_slide_rows(opened, groups, confidence))
         else:
             groups = _pooled_groups(opened, known, wanted)
+            for group in groups:
+                check_slides_once(group.runs)
             rows = list(_pooled_rows(opened, groups, known, unit_column, confidence))
         table = pa.Table.from_pylist(rows, _schema(wanted))
-        notes = (*opened.run_notes, *known.notes, *_notes(table))
+        pooled = not {"slide", "region"} & {*wanted}
+        units = unit_notes(opened.runs, known, unit_column if pooled else None)
+        notes = (*size_notes(opened), *known.notes, *units, *_notes(table))
         return Answer(table, notes, opened.unread)
 
 
@@ -162,6 +177,12 @@ def _keys(by: str | Sequence[str], known: Metadata) -> list[str]:
     """Return the columns to group by; classes are told apart in any case."""
     given = by.split(",") if isinstance(by, str) else list(by)
     wanted = list(dict.fromkeys(name.strip() for name in given if name.strip()))
+    for name in ("class", "region"):
+        if name in wanted and name in known.columns:
+            raise UsageError(
+                f"{name!r} is a column of the metadata and a key of every answer too; rename the "
+                "column"
+            )
     wanted = [name for name in wanted if name != "class"] or ["slide"]
     for name in wanted:
         if name in ("slide", "region"):
@@ -176,6 +197,15 @@ def _keys(by: str | Sequence[str], known: Metadata) -> list[str]:
                 f"the metadata's column {name!r} has the name of a column of the answer; rename it"
             )
     return wanted
+
+
+def _check_unit(unit: str | None, wanted: Sequence[str]) -> None:
+    """Raise UsageError if a unit is given where none is used."""
+    if unit is not None and {"slide", "region"} & {*wanted}:
+        raise UsageError(
+            f"unit {unit!r} is of the intervals of groups, but the rows are slides or regions; "
+            "group by columns of the metadata, or leave it out"
+        )
 
 
 def _schema(wanted: Sequence[str]) -> pa.Schema:
@@ -299,7 +329,7 @@ def _row(
     sizes = counts.get(name, NOTHING)
     n_all = counts.get(ALL_CLASSES, NOTHING).n
     per_mm2 = sizes.n / area_mm2 if area_mm2 > 0 else None
-    rate = false_positives(group.runs[0].record["model"]).get(name)
+    rate = false_positives_of(group.runs[0]).get(name)
     low, median, high = sizes.quartiles_um2
     return {
         **group.keys,
@@ -329,17 +359,18 @@ def _ends(interval: Interval, over: str) -> dict[str, Any]:
 
 def _notes(table: pa.Table) -> Iterator[str]:
     rows = table.select(["class_name", "n", "above_false_positives", "false_positives_per_mm2"])
-    low = [
-        row["class_name"]
-        for row in rows.to_pylist()
-        if row["n"] and row["above_false_positives"] is False
-    ]
+    low = [row["class_name"] for row in rows.to_pylist() if row["above_false_positives"] is False]
     if low:
         names = ", ".join(dict.fromkeys(low))
         yield (
             f"{len(low)} densities ({names}) are not distinguishable from false positives: below "
-            f"{MULTIPLE:g} times what the model found on held-back images where nothing was "
-            "annotated"
+            f"{MULTIPLE:g} times the model's finds on held-back images that match no annotation"
         )
-    if rows.num_rows and rows["false_positives_per_mm2"].null_count == rows.num_rows:
-        yield "the false positives of this model were never measured: rare classes may be only that"
+    unknown = dict.fromkeys(
+        row["class_name"] for row in rows.to_pylist() if row["false_positives_per_mm2"] is None
+    )
+    if unknown:
+        yield (
+            f"the false positives of {', '.join(unknown)} were never measured: rare classes may be "
+            "only that"
+        )

@@ -14,6 +14,8 @@ from wsiseg.errors import UsageError
 SLIDE = "slide"
 _DELIMITERS = (",", ";", "\t")
 _MOST_NAMED = 5
+_UNKNOWN = ("na", "n/a", "#n/a", "nan")
+"""What programs write, in any case, where a value is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,8 @@ class Metadata:
     columns: tuple[str, ...]
     """All but `slide`, in the file's order."""
     values: Mapping[str, Mapping[str, str | None]]
-    """By place: the row that names the slide, without `slide`; None for an empty cell.  Slides
-    that no row names are not there."""
+    """By place: the row that names the slide, without `slide`; None for an empty cell, or one
+    that says NA.  Slides that no row names are not there."""
     notes: tuple[str, ...]
     """Rows without a slide, and slides without a row, a sentence each."""
 
@@ -57,10 +59,10 @@ def read_metadata(path: Path, slides: Sequence[SlideNames]) -> Metadata:
     Raises
     ------
     UsageError
-        If it cannot be read, has no column `slide` or two of one name, a row names several
-        slides, or a slide has several rows.
+        If it cannot be read, has no column `slide`, two of one name or values in one without a
+        name, a row names several slides, or a slide has several rows.
     """
-    header, rows = _rows(path)
+    header, rows = _without_empty_columns(path, *_rows(path))
     columns = tuple(name for name in header if name.casefold() != SLIDE)
     values: dict[str, dict[str, str | None]] = {}
     first_line: dict[str, int] = {}
@@ -79,17 +81,51 @@ def read_metadata(path: Path, slides: Sequence[SlideNames]) -> Metadata:
                 "names too; keep one row for each slide"
             )
         first_line[place] = line
-        values[place] = {name: named[name].strip() or None for name in columns}
+        values[place] = {name: _value(named[name]) for name in columns}
     without = [one.place for one in slides if one.place not in values]
     notes = []
+    unknown = [cell for _, row in rows for cell in row if cell.strip().casefold() in _UNKNOWN]
+    if unknown:
+        notes.append(
+            f"{path.name}: {len(unknown)} cells say {', '.join(sorted(set(unknown)))}: they are "
+            "taken for empty"
+        )
     if strangers:
-        notes.append(f"{path.name}: {len(strangers)} rows name no slide here: {_some(strangers)}")
+        notes.append(f"{path.name}: {len(strangers)} rows name no slide here: {some(strangers)}")
     if without:
         notes.append(
-            f"{path.name} has no row for {len(without)} of {len(slides)} slides: {_some(without)}; "
+            f"{path.name} has no row for {len(without)} of {len(slides)} slides: {some(without)}; "
             "they are counted without a value"
         )
     return Metadata(columns, values, tuple(notes))
+
+
+def _value(cell: str) -> str | None:
+    cell = cell.strip()
+    return None if not cell or cell.casefold() in _UNKNOWN else cell
+
+
+def _without_empty_columns(
+    path: Path, header: list[str], rows: list[tuple[int, list[str]]]
+) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the table without columns that have neither a name nor a value, as Excel adds.
+
+    Raises
+    ------
+    UsageError
+        If a column without a name has values, or `slide` or a name is not there once.
+    """
+    kept = [i for i, name in enumerate(header) if name]
+    for line, row in rows:
+        values = [cell for i, cell in enumerate(row) if i not in kept and cell.strip()]
+        if values:
+            raise UsageError(
+                f"{path.name}, line {line}: {values[0]!r} is in a column without a name; name it "
+                "in the first line"
+            )
+    header = [header[i] for i in kept]
+    _check_header(path, header)
+    return header, [(line, [row[i] for i in kept]) for line, row in rows]
 
 
 def _ways_to_name(slides: Sequence[SlideNames]) -> list[dict[str, list[str]]]:
@@ -108,7 +144,7 @@ def _place_of(path: Path, line: int, said: str, ways: list[dict[str, list[str]]]
         places = way.get(name, [])
         if len(places) > 1:
             raise UsageError(
-                f"{path.name}, line {line}: {said!r} could be {_some(places)}; give the path "
+                f"{path.name}, line {line}: {said!r} could be {some(places)}; give the path "
                 "below the folder of results"
             )
         if places:
@@ -138,7 +174,6 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
             "the quotes"
         ) from error
     header = [name.strip() for name in found[0][1]] if found else []
-    _check_header(path, header)
     for line, row in found[1:]:
         if len(row) != len(header):
             raise UsageError(
@@ -164,8 +199,8 @@ def listed(columns: Sequence[str]) -> str:
     return ", ".join(columns) or "none (give them with --metadata)"
 
 
-def _some(names: Sequence[str]) -> str:
-    """Return the first few names."""
+def some(names: Sequence[str]) -> str:
+    """Return the first few names, for a message."""
     shown = ", ".join(names[:_MOST_NAMED])
     more = len(names) - _MOST_NAMED
     return f"{shown} and {more} more" if more > 0 else shown

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg.cohort_metadata import NO_METADATA, Metadata, SlideNames, listed, read_metadata
-from wsiseg.errors import UnknownName
+from wsiseg.cohort_metadata import (
+    NO_METADATA,
+    Metadata,
+    SlideNames,
+    listed,
+    read_metadata,
+    some,
+)
+from wsiseg.detection import false_positives, false_positives_of_all
+from wsiseg.errors import UnknownName, UsageError
 from wsiseg.queries import Query
 from wsiseg.run_choice import AskedRun
 
@@ -49,11 +57,77 @@ def unit_name(run: AskedRun, known: Metadata, column: str | None) -> tuple[str, 
     return ("slide", run.slide) if value is None else (str(column), value)
 
 
+def slide_of(run: AskedRun) -> tuple[str, str] | None:
+    """Return what is the same for every run of one slide by one model; None: not known."""
+    fingerprint = run.record["slide"].get("fingerprint")
+    return None if fingerprint is None else (str(fingerprint), run.model[1])
+
+
+def runs_of_one_slide(runs: Iterable[AskedRun]) -> list[list[AskedRun]]:
+    """Return the runs that share a slide and a model with others, by slide."""
+    found: dict[tuple[str, str], list[AskedRun]] = {}
+    for run in runs:
+        key = slide_of(run)
+        if key is not None:
+            found.setdefault(key, []).append(run)
+    return [mine for mine in found.values() if len(mine) > 1]
+
+
+def check_slides_once(runs: Sequence[AskedRun]) -> None:
+    """Raise UsageError if runs to be summed hold the nuclei of a slide twice.
+
+    Runs of regions of a slide may be summed: their regions need not overlap.
+    """
+    for mine in runs_of_one_slide(runs):
+        if not all(run.record.get("regions") for run in mine):
+            raise UsageError(
+                f"{some([run.slide for run in mine])} are runs of the same slide, whose nuclei "
+                "would count twice; name one of them, or leave the others out of RUNS"
+            )
+
+
+def false_positives_of(run: AskedRun) -> dict[str, float]:
+    """Return the false positives per mm² of a run's classes, as far as they were measured."""
+    model = run.record["model"]
+    return false_positives(model) if run.classes_path is None else false_positives_of_all(model)
+
+
+def size_notes(opened: Query) -> list[str]:
+    """Say what to mind about the runs, and of which the nuclei have no size: a sentence each."""
+    said = opened.notes("SELECT area_um2 FROM cells")
+    lacking = len(said) > len(opened.run_notes)
+    return [*said, "sizes are those of the other runs' nuclei alone"] if lacking else said
+
+
+def unit_notes(
+    runs: Sequence[AskedRun], known: Metadata, column: str | None = None
+) -> Iterator[str]:
+    """Say which runs are of one slide, and which have no unit of their own: a sentence each."""
+    for mine in runs_of_one_slide(runs):
+        yield (
+            f"{some([run.slide for run in mine])} are runs of the same slide by the same model: "
+            "what they have in common is in each of their numbers"
+        )
+    if column is None:
+        return
+    alone = [run.slide for run in runs if unit_name(run, known, column)[0] != column]
+    if alone:
+        yield (
+            f"{len(alone)} slides have no {column} ({some(alone)}): each counts as one of its own"
+        )
+
+
+def _first_of_slide(runs: Sequence[AskedRun]) -> dict[str, AskedRun]:
+    """Return the first run of its slide for every run of a slide that has several, by name."""
+    return {run.slide: mine[0] for mine in runs_of_one_slide(runs) for run in mine}
+
+
 def unit_areas(
     runs: Sequence[AskedRun], known: Metadata, column: str | None
 ) -> tuple[list[int], NDArray[np.float64]]:
     """Return the position of each run's unit, and the area of each unit."""
-    names = [unit_name(run, known, column) for run in runs]
+    first = _first_of_slide(runs)
+    names = [unit_name(first.get(run.slide, run), known, column) for run in runs]
     position = {name: i for i, name in enumerate(dict.fromkeys(names))}
     units = [position[name] for name in names]
     areas = [run.analysed_mm2 for run in runs]

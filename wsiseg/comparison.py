@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +14,22 @@ from numpy.typing import NDArray
 
 from wsiseg.cell_table import ALL_CLASSES
 from wsiseg.cohort import Answer, check_confidence
-from wsiseg.cohort_metadata import Metadata
-from wsiseg.cohort_units import metadata_of, unit_areas, unit_counts, unit_name, unit_of
+from wsiseg.cohort_metadata import Metadata, some
+from wsiseg.cohort_units import (
+    check_slides_once,
+    false_positives_of,
+    metadata_of,
+    runs_of_one_slide,
+    unit_areas,
+    unit_counts,
+    unit_name,
+    unit_notes,
+    unit_of,
+)
 from wsiseg.counting import count_slides
-from wsiseg.detection import false_positives, stands_out
+from wsiseg.detection import stands_out
 from wsiseg.errors import UnknownName, UsageError
-from wsiseg.intervals import CONFIDENCE, dominance, ratio_of_means, shift
+from wsiseg.intervals import CONFIDENCE, dominance, poisson_variance, ratio_of_means, shift
 from wsiseg.queries import Query, open_query
 from wsiseg.run_choice import AskedRun, RunsGiven
 
@@ -39,6 +50,21 @@ _SCHEMA = pa.schema(
         ("above_false_positives", pa.bool_()),
     ]
 )
+
+
+_LOW_ENDS = ("ratio_low", "shift_low", "cliffs_delta_low")
+
+
+class _Counted(NamedTuple):
+    """The units of one group, of which all have an area."""
+
+    n: NDArray[np.float64]
+    area_mm2: NDArray[np.float64]
+
+    @property
+    def density(self) -> NDArray[np.float64]:
+        density: NDArray[np.float64] = self.n / self.area_mm2
+        return density
 
 
 def compare_groups(
@@ -85,7 +111,7 @@ def compare_groups(
     UnknownName
         If the metadata have no such column.
     UsageError
-        If there are fewer than two groups, or a patient is in two.
+        If there are fewer than two groups, a patient or slide is in two, or a slide twice in one.
     """
     check_confidence(confidence)
     with open_query(runs, model, classes) as opened:
@@ -99,6 +125,7 @@ def compare_groups(
         notes = [
             *opened.run_notes,
             *known.notes,
+            *unit_notes(opened.runs, known, unit_column),
             *_notes(opened, known, column, compared, confidence),
         ]
         return Answer(pa.Table.from_pylist(compared, _SCHEMA), tuple(notes), opened.unread)
@@ -116,8 +143,8 @@ def _compared(
             both = (groups[reference], groups[other])
             names = dict.fromkeys(name for run in runs for name in run.class_names)
             for name in (*names, ALL_CLASSES):
-                a, b = (_densities(mine, known, unit_column, of_slide, name) for mine in both)
-                rate = false_positives(runs[0].record["model"]).get(name)
+                a, b = (_counted(mine, known, unit_column, of_slide, name) for mine in both)
+                rate = false_positives_of(runs[0]).get(name)
                 yield {
                     "class_name": name,
                     "model": model[0],
@@ -152,7 +179,18 @@ def _groups(runs: Sequence[AskedRun], known: Metadata, column: str) -> dict[str,
 def _check_units(
     groups: Mapping[str, Sequence[AskedRun]], known: Metadata, unit_column: str | None
 ) -> None:
-    """Raise UsageError if a patient is in two groups."""
+    """Raise UsageError if a patient or a slide is in two groups, or a slide twice in one."""
+    place = {run.slide: group for group, runs in groups.items() for run in runs}
+    for mine in runs_of_one_slide(run for runs in groups.values() for run in runs):
+        names = dict.fromkeys(place[run.slide] for run in mine)
+        if len(names) > 1:
+            raise UsageError(
+                f"{some([run.slide for run in mine])} are runs of the same slide in the groups "
+                f"{some([repr(name) for name in names])}, which are then not independent; leave "
+                "some of them out"
+            )
+    for runs in groups.values():
+        check_slides_once(runs)
     seen: dict[tuple[str, str], str] = {}
     for group, runs in groups.items():
         for run in runs:
@@ -165,29 +203,29 @@ def _check_units(
                 )
 
 
-def _densities(
+def _counted(
     runs: Sequence[AskedRun],
     known: Metadata,
     unit_column: str | None,
     of_slide: Mapping[tuple[str, str], int],
     class_name: str,
-) -> NDArray[np.float64]:
-    """Return the density of each unit of which anything was analysed."""
+) -> _Counted:
+    """Return nuclei and area of each unit of which anything was analysed."""
     units, area_mm2 = unit_areas(runs, known, unit_column)
     n = unit_counts(runs, units, of_slide, class_name)
     there = area_mm2 > 0
-    density: NDArray[np.float64] = n[there] / area_mm2[there]
-    return density
+    return _Counted(n[there], area_mm2[there])
 
 
 def _effects(
-    a: NDArray[np.float64], b: NDArray[np.float64], rate: float | None, confidence: float
+    reference: _Counted, group: _Counted, rate: float | None, confidence: float
 ) -> dict[str, Any]:
-    ratio, moved, delta = (
-        estimate(a, b, confidence) for estimate in (ratio_of_means, shift, dominance)
-    )
+    a, b = reference.density, group.density
+    least = poisson_variance(*reference), poisson_variance(*group)
+    ratio = ratio_of_means(a, b, confidence, least)
+    moved, delta = (estimate(a, b, confidence) for estimate in (shift, dominance))
     means = [float(x.mean()) if len(x) else None for x in (a, b)]
-    clear = [stands_out(mean, rate) for mean in means]
+    clear = [stands_out(mean, rate) for mean in means if mean]
     return {
         "n_reference": len(a),
         "n_group": len(b),
@@ -202,7 +240,7 @@ def _effects(
         "cliffs_delta": delta.value,
         "cliffs_delta_low": delta.interval.low,
         "cliffs_delta_high": delta.interval.high,
-        "above_false_positives": None if None in clear else any(clear),
+        "above_false_positives": None if None in (*means, *clear) or not clear else any(clear),
     }
 
 
@@ -214,11 +252,12 @@ def _notes(
     confidence: float,
 ) -> Iterator[str]:
     n = len(compared)
-    for_all = 1 - (1 - confidence) / n
+    n_intervals = sum(row[name] is not None for row in compared for name in _LOW_ENDS)
     yield (
-        f"{n} comparisons were made: of so many intervals of {confidence:.0%}, about "
-        f"{n * (1 - confidence):.2g} miss the truth by chance; with a confidence of {for_all:.4g} "
-        "each, they would hold all together"
+        f"{n} comparisons were made, with {n_intervals} intervals: of so many intervals of "
+        f"{confidence:.12g}, about {n_intervals * (1 - confidence):.2g} miss the truth by chance; "
+        f"with a confidence of {_confidence_for_all(confidence, n_intervals)} each, they would "
+        "hold all together"
     )
     empty = [
         run.slide
@@ -236,3 +275,10 @@ def _notes(
     few = [row for row in compared if min(row["n_reference"], row["n_group"]) < 5]
     if few:
         yield "some groups have fewer than 5 units: their intervals rest on little"
+
+
+def _confidence_for_all(confidence: float, n_intervals: int) -> str:
+    """Return Bonferroni's confidence of each interval, rounded up and never to 1."""
+    miss = (1 - confidence) / max(1, n_intervals)
+    digits = 1 - math.floor(math.log10(miss))
+    return f"{1 - math.floor(miss * 10**digits + 1e-6) / 10**digits:.{digits}f}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _OVERVIEW_QUALITY = 85
 _OVERVIEW_PX = 1024
 _MOST_BYTES = 4_000_000
 """A picture that is larger is none that a run has written."""
+_MOST_PX = 8192
 _KINDS = ("random", "densest", "uncertain", "seam")
 
 Box4 = tuple[float, float, float, float]
@@ -169,7 +171,11 @@ def read_crops(run: Path) -> StoredCrops | None:
             )
         crops = tuple(_stored(folder, entry) for entry in index["crops"])
         return StoredCrops(_jpeg(folder, index["overview"]), crops)
-    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (
+        *(OSError, KeyError, TypeError, ValueError, OverflowError, RecursionError),
+        SyntaxError,  # of Pillow, for some damaged files
+        Image.DecompressionBombError,
+    ) as error:
         if isinstance(error, ResultNotReadable):
             raise
         raise ResultNotReadable(
@@ -179,15 +185,21 @@ def read_crops(run: Path) -> StoredCrops | None:
 
 def _stored(folder: Path, entry: Mapping[str, Any]) -> StoredCrop:
     x, y, width, height = (float(value) for value in entry["box"])
+    side_px = int(entry["side_px"])
+    seams = [tuple(float(v) for v in entry[name]) for name in ("seams_x_px", "seams_y_px")]
     if entry["kind"] not in _KINDS:
         raise ValueError(f"a crop is of kind {entry['kind']!r}")
+    if not all(map(math.isfinite, (x, y, width, height, *seams[0], *seams[1]))):
+        raise ValueError("a place is no number")
+    if not (0 < side_px <= _MOST_PX and min(width, height) > 0):
+        raise ValueError(f"a crop of {width:g} x {height:g} px has a side of {side_px}")
     return StoredCrop(
         jpeg=_jpeg(folder, entry["file"]),
         kind=entry["kind"],
         box=(x, y, width, height),
-        side_px=int(entry["side_px"]),
-        seams_x_px=tuple(float(value) for value in entry["seams_x_px"]),
-        seams_y_px=tuple(float(value) for value in entry["seams_y_px"]),
+        side_px=side_px,
+        seams_x_px=seams[0],
+        seams_y_px=seams[1],
     )
 
 
@@ -199,5 +211,8 @@ def _jpeg(folder: Path, name: str) -> bytes:
         raise ValueError(f"{name} is no picture of a run")
     content = path.read_bytes()
     with Image.open(io.BytesIO(content), formats=("JPEG",)) as picture:
-        picture.verify()
+        if max(picture.size) > _MOST_PX:
+            raise ValueError(f"{name} has {picture.width} x {picture.height} px")
+        # Decoded whole: only that tells a file that ends too early.
+        picture.load()
     return content

@@ -12,6 +12,7 @@ from pathlib import Path
 from wsiseg.api import Planned, segment
 from wsiseg.errors import OutputNotWritable, SlideNotReadable
 from wsiseg.pipeline import Progress
+from wsiseg.reports import write_report
 from wsiseg.results import Result
 from wsiseg.rundir import write_atomically
 
@@ -28,7 +29,7 @@ def run_demo(
     progress: Progress | None = None,
     planned: Planned | None = None,
 ) -> Result:
-    """Segment the demo slide.
+    """Segment the demo slide, and write its page.
 
     Parameters
     ----------
@@ -60,7 +61,9 @@ def run_demo(
         write_atomically(path, content)
     else:
         _check(_read(path), str(path))
-    return segment(path, folder, progress=progress, planned=planned)
+    result = segment(path, folder, progress=progress, planned=planned)
+    write_report(result.path)
+    return result
 
 
 def _read(path: Path) -> bytes:

@@ -11,9 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from wsiseg.analysed import analysed_shape, tissue_mm2
-from wsiseg.cell_table import ALL_CLASSES
+from wsiseg.cell_table import ALL_CLASSES, count_squares
 from wsiseg.errors import UnknownName, UsageError
-from wsiseg.mixing import class_index
 
 if TYPE_CHECKING:
     import shapely
@@ -23,10 +22,10 @@ if TYPE_CHECKING:
 STEPS = 50
 """A square's side over the step by which it is moved."""
 
-_BITS = 24
-_FAR = 1 << _BITS
-_STRIP = 256
-"""Rows of squares looked at at once: memory grows with a slide's width, not its area."""
+_FAR = 1 << 24
+"""More steps than a slide has."""
+_BLOCK = 1024
+"""Rows and columns of squares looked at at once: memory grows with neither side of a slide."""
 
 _SCHEMA = pa.schema(
     [
@@ -48,7 +47,8 @@ def densest_squares(
 ) -> pa.Table:
     """Find, for each class, the square of some area that holds the most nuclei.
 
-    Squares lie on the slide and are moved by 1/50 of their side (20 µm for 1 mm²); a nucleus
+    Squares lie on the slide (beyond its right and lower edge by less than a step) and are moved
+    by 1/50 of their side (20 µm for 1 mm²); a nucleus
     belongs to the square that holds its centroid, with its left and top edge.  Of equal ones the
     first from the top, then from the left, is given.  Glass in a square counts neither as tissue
     nor as zero: `analysed_share` says how much of it was analysed.
@@ -73,18 +73,20 @@ def densest_squares(
     Raises
     ------
     UsageError
-        If `mm2` is not a positive number, or too small to step through.
+        If `mm2` is not a positive number, too small to step through, or larger than the slide.
     UnknownName
         If the run has no such class.
     """
     side_um = math.sqrt(mm2) * 1000 if mm2 > 0 and math.isfinite(mm2) else 0.0
     if side_um < STEPS:
         raise UsageError(
-            f"mm2 is {mm2}; give the area of the square, at least {(STEPS / 1000) ** 2} mm²"
+            f"mm2 is {mm2}; give the area of the square, at least {(STEPS / 1000) ** 2:g} mm²"
         )
     names = _names(result, classes)
+    _check_fits(result, mm2, side_um)
     analysed = analysed_shape(result.path, result.run)
-    square, n_of = _count_steps(result, side_um / STEPS)
+    square, n = count_squares(result.cell_files, result.class_names, side_um / STEPS)
+    n_of = np.column_stack([n[:, 1:], n.sum(axis=1)])
     last = _last_steps(result, side_um / STEPS)
     position = {name: i for i, name in enumerate((*result.class_names, ALL_CLASSES))}
     rows = []
@@ -107,35 +109,33 @@ def _names(result: Result, classes: Sequence[str] | None) -> list[str]:
     return names
 
 
-def _count_steps(result: Result, step_um: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return row, column of each small square that holds nuclei, and how many of each class.
+def _sides_um(result: Result) -> tuple[float, float]:
+    """Return height and width of the slide; infinite where the run does not say."""
+    slide = result.run["slide"]
+    height_px, width_px = (slide.get(name, math.inf) for name in ("height_px", "width_px"))
+    return height_px * result.mpp, width_px * result.mpp
 
-    The last column counts all.
-    """
-    n_codes = len(result.class_names) + 1
-    keys, counts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for batch in result.batches(["x_um", "y_um", "class_name"]):
-        row, col = (
-            np.floor(batch[name].to_numpy() / step_um).astype(np.int64) for name in ("y_um", "x_um")
+
+def _check_fits(result: Result, mm2: float, side_um: float) -> None:
+    """Raise UsageError if a square is larger than the slide."""
+    least_um = min(_sides_um(result))
+    if side_um > least_um:
+        raise UsageError(
+            f"a square of {mm2:g} mm² has sides of {side_um:.0f} µm, but {result.name} is "
+            f"{least_um:.0f} µm at its narrowest; give an area of at most "
+            f"{math.floor(least_um**2 / 1e4) / 100:g} mm²"
         )
-        code = class_index(batch["class_name"], result.class_names) + 1
-        key, n = np.unique(((row << _BITS) + col) * n_codes + code, return_counts=True)
-        keys.append(key)
-        counts.append(n)
-    key, n = np.concatenate(keys), np.concatenate(counts)
-    step, place = np.unique(key // n_codes, return_inverse=True)
-    table = np.zeros((len(step), n_codes), np.int64)
-    np.add.at(table, (place, key % n_codes), n)
-    square = np.stack([step >> _BITS, step & ((1 << _BITS) - 1)], axis=1)
-    return square, np.column_stack([table[:, 1:], table.sum(axis=1)])
 
 
 def _last_steps(result: Result, step_um: float) -> tuple[int, int]:
-    """Return row and column of the last step at which a square may begin: on the slide."""
-    slide = result.run["slide"]
-    sides_um = [slide.get(name, math.inf) * result.mpp for name in ("height_px", "width_px")]
+    """Return row and column of the last step at which a square may begin.
+
+    It reaches the slide's edge, or less than a step beyond it: else the nuclei at the very edge
+    would be in no square.
+    """
     row, col = (
-        _FAR if math.isinf(side) else max(0, math.ceil(side / step_um) - STEPS) for side in sides_um
+        _FAR if math.isinf(side) else max(0, math.ceil(side / step_um) - STEPS)
+        for side in _sides_um(result)
     )
     return row, col
 
@@ -151,21 +151,35 @@ def _best(
     low = np.clip(square.min(axis=0) - (STEPS - 1), 0, last)
     high = np.clip(square.max(axis=0), 0, last)
     best = (0, 0, 0)
-    for top in range(int(low[0]), int(high[0]) + 1, _STRIP):
-        bottom = min(top + _STRIP, int(high[0]) + 1)
+    for top in range(int(low[0]), int(high[0]) + 1, _BLOCK):
+        bottom = min(top + _BLOCK, int(high[0]) + 1)
         # In raster order.
         a, b = np.searchsorted(square[:, 0], [top, bottom + STEPS - 1])
-        counts = np.zeros((bottom - top + STEPS, high[1] - low[1] + 1 + STEPS), np.int64)
-        row, col = square[a:b, 0] - top + 1, square[a:b, 1] - low[1] + 1
-        seen = col < counts.shape[1]
-        counts[row[seen], col[seen]] = n[a:b][seen]
-        sums = counts.cumsum(axis=0).cumsum(axis=1)
-        windows = sums[STEPS:, STEPS:] - sums[:-STEPS, STEPS:]
-        windows += sums[:-STEPS, :-STEPS] - sums[STEPS:, :-STEPS]
-        at = np.unravel_index(windows.argmax(), windows.shape)
-        if windows[at] > best[2]:
-            best = (int(at[0] + top), int(at[1] + low[1]), int(windows[at]))
+        for left in range(int(low[1]), int(high[1]) + 1, _BLOCK):
+            right = min(left + _BLOCK, int(high[1]) + 1)
+            mine = (square[a:b, 1] >= left) & (square[a:b, 1] < right + STEPS - 1)
+            if n[a:b][mine].sum() < best[2]:
+                continue
+            windows = _windows(
+                square[a:b][mine] - (top, left), n[a:b][mine], (bottom - top, right - left)
+            )
+            at = np.unravel_index(windows.argmax(), windows.shape)
+            found = (int(at[0] + top), int(at[1] + left), int(windows[at]))
+            # Of equal ones the first in raster order, also where blocks lie side by side.
+            best = min(best, found, key=lambda one: (-one[2], one[0], one[1]))
     return best
+
+
+def _windows(
+    square: NDArray[np.int64], n: NDArray[np.int64], shape: tuple[int, int]
+) -> NDArray[np.int64]:
+    """Return the sums of all windows that begin within a block."""
+    counts = np.zeros((shape[0] + STEPS, shape[1] + STEPS), np.int64)
+    counts[square[:, 0] + 1, square[:, 1] + 1] = n
+    sums = counts.cumsum(axis=0).cumsum(axis=1)
+    windows: NDArray[np.int64] = sums[STEPS:, STEPS:] - sums[:-STEPS, STEPS:]
+    windows += sums[:-STEPS, :-STEPS] - sums[STEPS:, :-STEPS]
+    return windows
 
 
 def _described(

@@ -1,4 +1,4 @@
-"""What a model finds where nothing was annotated, and densities that do not stand out from it."""
+"""A model's finds that match no annotated nucleus, and densities that do not stand out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from wsiseg.cell_table import ALL_CLASSES
 from wsiseg.models import list_models
 
 MULTIPLE = 2.0
@@ -34,9 +35,20 @@ def false_positives(model: Mapping[str, Any]) -> dict[str, float]:
     return _of_shipped(str(model.get("sha256")))
 
 
+def false_positives_of_all(model: Mapping[str, Any]) -> dict[str, float]:
+    """Return those of all nuclei alone: for classes that are not the model's own.
+
+    A class by another classifier has another rate, even where it has the same name.
+    """
+    return {name: rate for name, rate in false_positives(model).items() if name == ALL_CLASSES}
+
+
 def stands_out(per_mm2: float | None, rate: float | None) -> bool | None:
-    """Return whether a density can be told from false positives; None where that is not known."""
-    if per_mm2 is None or rate is None:
+    """Return whether a density can be told from false positives.
+
+    None where that is not known, and where nothing was found: that is no doubtful find.
+    """
+    if not per_mm2 or rate is None:
         return None
     return per_mm2 >= MULTIPLE * rate
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
 from wsiseg.cohort import Answer
-from wsiseg.errors import ResultNotReadable
+from wsiseg.errors import ResultNotReadable, UsageError, WsisegError
 from wsiseg.results import Result, open_result
 from wsiseg.run_choice import AskedRun, RunsGiven, choose_runs
 
@@ -18,6 +18,7 @@ def ask_each(
     runs: RunsGiven,
     ask: Callable[[Result], pa.Table],
     *,
+    mind: Callable[[Result], Sequence[str]] | None = None,
     model: str | None = None,
     classes: str | None = None,
 ) -> Answer:
@@ -30,6 +31,8 @@ def ask_each(
     ask : callable
         Such as `wsiseg.densest_squares` or `wsiseg.class_mixing`: takes a result, returns a table
         with the same columns for each.
+    mind : callable, optional
+        What to mind about a result's answer, a sentence each: the notes.
     model, classes : str, optional
         As for `wsiseg.open_query`.
 
@@ -38,26 +41,28 @@ def ask_each(
     ResultNotReadable
         If no run can be read.
     UsageError, UnknownName
-        As `wsiseg.open_query`, and what `ask` raises.
+        As `wsiseg.open_query`, and what `ask` raises.  A UsageError about some runs only, such as
+        a slide that is too small, leaves those out of the answer: they are in `unread`.
 
     Examples
     --------
     >>> ask_each("results/", wsiseg.class_mixing).table  # doctest: +SKIP
     """
     chosen = choose_runs(runs, model, classes)
-    tables, unread = [], list(chosen.unread)
+    tables: list[pa.Table] = []
+    notes: list[str] = []
+    refused: list[WsisegError] = []
     for run in chosen.runs:
         try:
-            tables.append(_placed(run, ask(_open(run, classes))))
-        except ResultNotReadable as error:
-            unread.append(error)
+            result = open_result(run.path, classes)
+            tables.append(_placed(run, ask(result)))
+        except (ResultNotReadable, UsageError) as error:
+            refused.append(error)
+            continue
+        notes += [] if mind is None else mind(result)
     if not tables:
-        raise unread[0]
-    return Answer(pa.concat_tables(tables), (), tuple(unread))
-
-
-def _open(run: AskedRun, classes: str | None) -> Result:
-    return open_result(run.path, classes)
+        raise refused[0]
+    return Answer(pa.concat_tables(tables), tuple(notes), (*chosen.unread, *refused))
 
 
 def _placed(run: AskedRun, table: pa.Table) -> pa.Table:

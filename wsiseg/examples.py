@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
 
+from wsiseg.class_versions import wrong_class_name
 from wsiseg.errors import UsageError
 from wsiseg.regions import Mark, read_marks
 from wsiseg.results import Result
@@ -54,6 +55,8 @@ class RunExamples:
     """How many points, areas and detections with a class there were."""
     n_missed: int
     """How many of them hit no nucleus."""
+    missed_um: NDArray[np.float64]
+    """(n_missed,): how far each of these is from the nearest centroid."""
     notes: tuple[str, ...]
     """What was passed over in the file, a line each."""
 
@@ -71,8 +74,9 @@ def find_examples(result: Result, path: Path) -> RunExamples:
     Raises
     ------
     UsageError
-        If the file cannot be read or has no object with a class, if a nucleus is marked as two
-        classes, or if the file holds the run's own detections as they were.
+        If the file cannot be read or has no object with a class, if no class can have the name of
+        one, if no mark hits a nucleus, if a nucleus is marked as two classes, or if the file
+        holds the run's own detections as they were.
     """
     marks, origin_px, notes = read_marks(path, result.bounds_origin_px)
     if not marks:
@@ -81,8 +85,13 @@ def find_examples(result: Result, path: Path) -> RunExamples:
             f"{path} has no object with a class{why}; mark nuclei in QuPath with points, areas or "
             "detections of the classes to tell apart, and export them"
         )
+    _refuse_names(marks, path)
     shots = [shot for i, mark in enumerate(marks) for shot in _shots(i, mark, origin_px)]
     hits = _hits(result, shots, path)
+    missed = [shot for shot, cells in zip(shots, hits, strict=True) if not cells]
+    missed_um = _nearest_um(result, [shot.geometry for shot in missed])
+    if len(missed) == len(shots):
+        raise UsageError(_all_missed(result, path, missed_um, origin_px))
     marked: dict[int, list[_Shot]] = defaultdict(list)
     for shot, cells in zip(shots, hits, strict=True):
         for cell in cells:
@@ -104,7 +113,8 @@ def find_examples(result: Result, path: Path) -> RunExamples:
         ),
         {mark.class_name: mark.class_rgb for mark in marks if mark.class_rgb is not None},
         len(shots),
-        sum(not cells for cells in hits),
+        len(missed),
+        missed_um,
         notes,
     )
 
@@ -227,6 +237,43 @@ def _near(
     rows, which = tree.query(boxes)
     wkb = batch["geometry"].take(pa.array(rows)).to_numpy(zero_copy_only=False)
     return rows, which, shapely.from_wkb(wkb)
+
+
+def _nearest_um(result: Result, shapes: Sequence[shapely.Geometry]) -> NDArray[np.float64]:
+    """Return how far each shape is from the nearest centroid; infinite without nuclei."""
+    nearest_px = np.full(len(shapes), np.inf)
+    for batch in result.batches(("x", "y")) if shapes else ():
+        centroids = shapely.points(batch["x"].to_numpy(), batch["y"].to_numpy())
+        (which, _), here_px = shapely.STRtree(centroids).query_nearest(
+            shapes, return_distance=True, all_matches=False
+        )
+        np.minimum.at(nearest_px, which, here_px)
+    return nearest_px * result.mpp
+
+
+def _all_missed(
+    result: Result, path: Path, missed_um: NDArray[np.float64], origin_px: tuple[float, float]
+) -> str:
+    if not result.run["n_cells"]:
+        return f"{path}: {result.name} has no nuclei that could be marked; use another slide"
+    return (
+        f"{path}: none of its {len(missed_um)} marks hits a nucleus of {result.name}; the nearest "
+        f"is {missed_um.min():.0f} µm from one's centre. They may be of another slide, or counted "
+        f"from another origin (taken: {origin_px[0]:g}, {origin_px[1]:g} px, the slide's bounds: "
+        f"{result.bounds_origin_px[0]:g}, {result.bounds_origin_px[1]:g} px): open this slide in "
+        "QuPath together with the cells of this run, look whether the marks lie on them, and "
+        "export the marks from there"
+    )
+
+
+def _refuse_names(marks: Sequence[Mark], path: Path) -> None:
+    for mark in marks:
+        why = wrong_class_name(mark.class_name)
+        if why is not None:
+            raise UsageError(
+                f"{path}: the class {mark.class_name!r} ({mark.title}) {why}; give the class "
+                "another name in QuPath and export again"
+            )
 
 
 def _refuse_contradictions(marked: Mapping[int, Sequence[_Shot]], path: Path) -> None:

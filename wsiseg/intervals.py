@@ -1,14 +1,16 @@
 """Intervals of densities and of differences between groups, where nuclei come in clusters.
 
 Nuclei are no independent draws: they lie in clusters, and the slides of a patient are alike.
-So nothing here takes a count for Poisson's.  The units are tiles within a slide, and slides or
-patients within a group.
+So nothing here takes a count for Poisson's, which is the least that is granted: units that agree
+by chance are no reason to be surer than their nuclei alone would allow.  The units are tiles within
+a slide, and slides or patients within a group.
 
 Sources
 -------
 Ratio estimator and its variance: Cochran (1977), Sampling Techniques, 3rd ed., section 6.3.
 Units that lie side by side: Conley (1999), doi:10.1016/S0304-4076(98)00084-0, with Bartlett's
-weights in both directions.  Unequal variances: Welch (1947), doi:10.1093/biomet/34.1-2.28.
+weights in both directions.  A count alone: Garwood (1936), doi:10.1093/biomet/28.3-4.437.
+Unequal variances: Welch (1947), doi:10.1093/biomet/34.1-2.28.
 Shift: Hodges and Lehmann (1963), doi:10.1214/aoms/1177704172.  Dominance: Cliff (1993),
 doi:10.1037/0033-2909.114.3.494, with the interval of Feng and Cliff (2004),
 doi:10.22237/jmasm/1099267560.
@@ -55,7 +57,8 @@ def density_of_units(
     """Return the interval of Σn / Σarea over independent units, such as patients.
 
     The variance is that of a ratio estimator; the interval is made on the logarithm, so that it
-    never reaches below zero, with Student's t of one less than the units.
+    never reaches below zero, with Student's t of one less than the units.  It holds at least
+    what the count alone would give as a Poisson count.
 
     Parameters
     ----------
@@ -95,7 +98,7 @@ def density_of_tiles(
     Tiles that lie near each other may be alike: products of their residuals count, with weights
     that fall with the distance in either direction.  They reach over a quarter of the side of a
     square of as many tiles.  The degrees of freedom are those of as many blocks of that reach as
-    the area would fill.
+    the area would fill.  The interval holds at least that of a Poisson count.
 
     Parameters
     ----------
@@ -127,7 +130,10 @@ def density_of_tiles(
 
 
 def ratio_of_means(
-    a: NDArray[np.float64], b: NDArray[np.float64], confidence: float = CONFIDENCE
+    a: NDArray[np.float64],
+    b: NDArray[np.float64],
+    confidence: float = CONFIDENCE,
+    least: tuple[float, float] = (0.0, 0.0),
 ) -> Estimate:
     """Return mean(b) / mean(a), with Welch's interval on the logarithm (delta method).
 
@@ -137,19 +143,24 @@ def ratio_of_means(
         One value for each unit of a group, none negative; `a` is the reference.
     confidence : float
         Such as 0.95.
+    least : tuple of float
+        Least variance of the logarithm of either mean: of densities, `poisson_variance`.
 
     Returns
     -------
     Estimate
         Without a value where mean(a) is 0, without an interval where a mean is 0, a group has
-        fewer than two units, or all values of both are equal.
+        fewer than two units, or all values of both are equal and nothing is known of the least.
     """
     if not (len(a) and len(b)) or a.mean() == 0:
         return Estimate(None, UNKNOWN)
     ratio = float(b.mean() / a.mean())
     if len(a) < 2 or len(b) < 2 or ratio == 0:
         return Estimate(ratio, UNKNOWN)
-    parts = [float(x.var(ddof=1) / len(x) / x.mean() ** 2) for x in (a, b)]
+    parts = [
+        max(floor, float(x.var(ddof=1) / len(x) / x.mean() ** 2))
+        for x, floor in zip((a, b), least, strict=True)
+    ]
     variance = sum(parts)
     if variance == 0:
         # Equal values, mostly zeros or few nuclei, are no reason to be certain.
@@ -159,6 +170,15 @@ def ratio_of_means(
     )
     width = _student(confidence, degrees) * math.sqrt(variance)
     return Estimate(ratio, Interval(ratio * math.exp(-width), ratio * math.exp(width)))
+
+
+def poisson_variance(n: NDArray[np.float64], area_mm2: NDArray[np.float64]) -> float:
+    """Return the variance of the logarithm of the mean density of units, from their counts alone.
+
+    Zero without a nucleus: then there is no logarithm.
+    """
+    total = float((n / area_mm2).sum())
+    return float((n / area_mm2**2).sum()) / total**2 if total > 0 else 0.0
 
 
 def shift(
@@ -248,15 +268,26 @@ def _effective_tiles(area_mm2: NDArray[np.float64]) -> float:
 def _on_logarithm(
     n: float, area_mm2: float, variance: float, degrees: float, confidence: float
 ) -> Interval:
-    """Return n / area with its interval from the variance of n."""
+    """Return n / area with its interval from the variance of n, at least that of the count."""
     width = _student(confidence, degrees) * math.sqrt(variance) / n
-    density = n / area_mm2
-    return Interval(density * math.exp(-width), density * math.exp(width))
+    least_low, least_high = _of_count(n, confidence)
+    return Interval(
+        min(n * math.exp(-width), least_low) / area_mm2,
+        max(n * math.exp(width), least_high) / area_mm2,
+    )
 
 
 def _of_none(area_mm2: float, confidence: float) -> Interval:
     """Return the interval of a density where nothing was counted."""
     return Interval(0.0, -math.log((1 - confidence) / 2) / area_mm2)
+
+
+def _of_count(n: float, confidence: float) -> tuple[float, float]:
+    """Return Garwood's interval of a Poisson count above zero."""
+    from scipy.special import gammaincinv
+
+    miss = (1 - confidence) / 2
+    return float(gammaincinv(n, miss)), float(gammaincinv(n + 1, 1 - miss))
 
 
 def _student(confidence: float, degrees: float) -> float:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+from wsiseg.cell_table import class_codes
 
 if TYPE_CHECKING:
     from wsiseg.results import Result
@@ -54,7 +54,7 @@ def class_mixing(result: Result) -> pa.Table:
     """
     table = result.cells(columns=["x_um", "y_um", "class_name"])
     names = result.class_names
-    code = class_index(table["class_name"], names)
+    code = class_codes(result.cell_files, table["class_name"], names).astype(np.int64) - 1
     place = np.stack([table["x_um"].to_numpy(), table["y_um"].to_numpy()], axis=1)[code >= 0]
     code = code[code >= 0]
     nearest, distance_um = nearest_neighbours(place)
@@ -89,13 +89,6 @@ def nearest_neighbours(
     itself = index[:, 0] == np.arange(len(place))
     other = np.where(itself, index[:, 1], index[:, 0])
     return other.astype(np.int64), np.where(itself, distance[:, 1], distance[:, 0])
-
-
-def class_index(column: pa.Array | pa.ChunkedArray, names: Sequence[str]) -> NDArray[np.int64]:
-    """Return the position of each row's class among the names, -1 without one."""
-    found = pc.index_in(column.cast(pa.string()), value_set=pa.array(names, pa.string()))
-    index: NDArray[np.int64] = pc.fill_null(found, -1).to_numpy()
-    return index.astype(np.int64)
 
 
 def _against_chance(n: int, total: NDArray[np.int64], i: int, j: int) -> dict[str, float | None]:

@@ -7,7 +7,7 @@ never changed; all of a review lies in `RUN/reviews/NAME/`, or in a folder of on
 from __future__ import annotations
 
 import gzip
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from wsiseg._review_agreement import (
     corrected_counts,
     count_changes,
     labels_of,
+    review_notes,
     score_square,
 )
 from wsiseg._review_changes import ReviewedCell, compare, original_cells
@@ -41,14 +42,13 @@ from wsiseg._review_folder import (
     SAMPLE,
     check_name,
     folder_of,
-    make_folder,
+    made_folder,
     refuse_other,
     remove_readings,
     review_folders,
 )
 from wsiseg._review_geojson import EditedFile, NoSquare, packs, parse_edited, sample_bytes
 from wsiseg._review_records import (
-    NO_CLASS,
     ReviewOptions,
     ReviewSample,
     ReviewSquare,
@@ -135,6 +135,20 @@ class Review:
         shown: dict[str, Any] = plain(values)
         return shown
 
+    def write_json(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write what `to_json` returns to a file.
+
+        Raises
+        ------
+        OutputExists
+            If the file holds something else.
+        OutputNotWritable
+            If it cannot be written.
+        """
+        content = json_bytes(self.to_json())
+        refuse_other(Path(path), content, overwrite)
+        write_atomically(Path(path), content)
+
 
 def make_review(
     run: Result | str | Path,
@@ -205,11 +219,11 @@ def make_review(
     record = json_bytes(sample.to_json())
     refuse_other(target, text, overwrite)
     is_new = refuse_other(folder / SAMPLE, record, overwrite)
-    make_folder(folder)
-    if is_new:
-        remove_readings(folder)
-    write_atomically(target, text)
-    write_atomically(folder / SAMPLE, record)
+    with made_folder(folder):
+        write_atomically(target, text)
+        if is_new:
+            remove_readings(folder)
+        write_atomically(folder / SAMPLE, record)
     return sample
 
 
@@ -243,7 +257,7 @@ def read_review(
     slide
         The run's slide, for the picture; without it outlines are on white.
     overwrite
-        Replace what was read from another edited file.
+        Replace what was read from another edited file, and another picture.
 
     Returns
     -------
@@ -257,7 +271,7 @@ def read_review(
         If the file is no GeoJSON, of another run, holds no square of the sample, or an outline
         without an area; or `run` leads to several runs.
     OutputExists
-        If another edited file was read before.
+        If another edited file was read before, or `picture` holds something else.
     OutputNotWritable
         If a file cannot be written.
     ResultNotReadable
@@ -282,6 +296,7 @@ def read_review(
         sheet = review_sheet(
             result, sample, cells, found.squares, None if slide is None else Path(slide)
         )
+        refuse_other(Path(picture), sheet, overwrite)
         write_atomically(Path(picture), sheet)
     for file_name, file_content in files.items():
         write_atomically(folder / file_name, file_content)
@@ -312,43 +327,19 @@ def _reviewed(
         edits={kind: count_changes(some) for kind, some in (*of_kind.items(), ("all", cells))},
         agreement={
             kind: agreement(
-                [s for s in scores if s.square.kind == kind], labels, sample.options.seed
+                [s for s in scores if s.square.kind == kind],
+                sum(square.kind == kind for square in sample.squares),
+                labels,
+                sample.options.seed,
             )
             for kind in of_kind
         },
         counts=corrected_counts(sample, cells, found.squares),
         cells=corrected_table(cells, kinds, result.mpp),
         changes=changes_table(cells, kinds, result.mpp),
-        notes=(*found.notes, *said, *_more_notes(sample, back, cells, labels)),
+        notes=(*found.notes, *said, *review_notes(sample, back, cells, labels)),
     )
     return review, cells
-
-
-def _more_notes(
-    sample: ReviewSample,
-    back: Sequence[ReviewSquare],
-    cells: Sequence[ReviewedCell],
-    labels: Sequence[str],
-) -> list[str]:
-    notes = []
-    missing = [square.name for square in sample.squares if square not in back]
-    if missing:
-        notes.append(f"not reviewed, since the square did not come back: {', '.join(missing)}")
-    new = [name for name in labels if name not in sample.n_of_class and name != NO_CLASS]
-    if new:
-        notes.append(f"classes the run does not have: {', '.join(new)}")
-    if all(cell.change == "unchanged" for cell in cells):
-        notes.append(
-            "no edit was found; if there were any, this may be the sample as it was made, or the "
-            "image was not saved before it was exported"
-        )
-    n_random = sum(square.kind == "random" for square in back)
-    if n_random < 2:
-        notes.append(
-            f"{n_random} random squares were reviewed; intervals need at least 2, and estimates "
-            "for the whole run are worth little with fewer than 10"
-        )
-    return notes
 
 
 def _review_of(

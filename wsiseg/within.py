@@ -12,12 +12,11 @@ import shapely
 from numpy.typing import NDArray
 
 from wsiseg.analysed import analysed_shape, tissue_mm2
-from wsiseg.cell_table import ALL_CLASSES
-from wsiseg.detection import false_positives, stands_out
+from wsiseg.cell_table import ALL_CLASSES, class_codes
+from wsiseg.detection import false_positives, false_positives_of_all, stands_out
 from wsiseg.errors import ResultNotReadable
 from wsiseg.geometry import Box
-from wsiseg.mixing import class_index
-from wsiseg.regions import Region, RoiOrigin, read_regions, union_of
+from wsiseg.regions import Region, RegionFile, RoiOrigin, read_regions, union_of
 
 if TYPE_CHECKING:
     from wsiseg.results import Result
@@ -31,6 +30,7 @@ _SCHEMA = pa.schema(
         ("median_area_um2", pa.float64()),
         ("false_positives_per_mm2", pa.float64()),
         ("above_false_positives", pa.bool_()),
+        ("no_density_reason", pa.string()),
     ]
 )
 
@@ -55,7 +55,8 @@ def stats_within(result: Result, regions: str | Path, roi_origin: RoiOrigin = "a
     pyarrow.Table
         For each region, in the file's order, a row for each class, and one for `"(all)"`: `n`,
         `region_mm2`, `analysed_mm2` (of it, what the run analysed; null if the run has no
-        `tissue.geojson`), `per_mm2` (over what was analysed), `share`, `median_area_um2`.
+        `tissue.geojson`), `per_mm2` (over what was analysed), `share`, `median_area_um2`,
+        false positives as `cohort_stats` has them, and `no_density_reason`.
 
     Raises
     ------
@@ -64,16 +65,18 @@ def stats_within(result: Result, regions: str | Path, roi_origin: RoiOrigin = "a
     ResultNotReadable
         If the run is damaged.
     """
-    drawn = _regions_on(Path(regions), result.run, roi_origin)
+    drawn = _regions_on(Path(regions), result.run, roi_origin).regions
     names = result.class_names
     found = _members(result, drawn)
     analysed = analysed_shape(result.path, result.run)
-    rates = false_positives(result.run["model"])
+    model = result.run["model"]
+    is_of_model = result.classes_version is None
+    rates = false_positives(model) if is_of_model else false_positives_of_all(model)
     rows = []
     for region, (code, area_um2) in zip(drawn, found, strict=True):
         area_mm2 = tissue_mm2(region.geometry, analysed, result.mpp)
         for i, name in enumerate((*names, ALL_CLASSES)):
-            mine = area_um2 if name == ALL_CLASSES else area_um2[code == i]
+            mine = area_um2 if name == ALL_CLASSES else area_um2[code == i + 1]
             per_mm2 = len(mine) / area_mm2 if area_mm2 and not region.missing else None
             rows.append(
                 {
@@ -90,6 +93,7 @@ def stats_within(result: Result, regions: str | Path, roi_origin: RoiOrigin = "a
                     "median_area_um2": float(np.nanmedian(mine)) if len(mine) else None,
                     "false_positives_per_mm2": rates.get(name),
                     "above_false_positives": stands_out(per_mm2, rates.get(name)),
+                    "no_density_reason": _no_density_reason(region, area_mm2),
                 }
             )
     return pa.Table.from_pylist(rows, _SCHEMA)
@@ -114,10 +118,38 @@ def region_shape(
     --------
     >>> result.cells(within=region_shape(result, "tumour.geojson"))  # doctest: +SKIP
     """
-    return union_of(_regions_on(Path(regions), result.run, roi_origin))
+    return union_of(_regions_on(Path(regions), result.run, roi_origin).regions)
 
 
-def _regions_on(path: Path, record: Mapping[str, Any], origin: RoiOrigin) -> tuple[Region, ...]:
+def region_warnings(
+    result: Result, regions: str | Path, roi_origin: RoiOrigin = "auto"
+) -> tuple[str, ...]:
+    """Return what to mind about the regions of a GeoJSON file on a slide, a sentence each.
+
+    Such as regions beyond the slide's edge, or another origin than QuPath's.
+
+    Parameters
+    ----------
+    result, regions, roi_origin
+        As for `stats_within`.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be used.
+    """
+    return _regions_on(Path(regions), result.run, roi_origin).warnings
+
+
+def _no_density_reason(region: Region, area_mm2: float | None) -> str | None:
+    if region.missing:
+        return "the core is marked as missing"
+    if area_mm2 is None:
+        return "the run has no tissue.geojson"
+    return None if area_mm2 > 0 else "nothing in the region was analysed"
+
+
+def _regions_on(path: Path, record: Mapping[str, Any], origin: RoiOrigin) -> RegionFile:
     """Return regions drawn on the slide of a finished run; the slide is not needed.
 
     Raises
@@ -134,20 +166,20 @@ def _regions_on(path: Path, record: Mapping[str, Any], origin: RoiOrigin) -> tup
             "with --overwrite"
         ) from error
     bounds = Box(*(round(side) for side in slide["bounds"]))
-    return read_regions(path, str(slide["name"]), size_px, bounds, origin).regions
+    return read_regions(path, str(slide["name"]), size_px, bounds, origin)
 
 
 def _members(
     result: Result, regions: tuple[Region, ...]
-) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+) -> list[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
     """Return class codes and areas of the nuclei in each region."""
     for region in regions:
         shapely.prepare(region.geometry)
-    codes: list[list[NDArray[np.int64]]] = [[np.empty(0, np.int64)] for _ in regions]
+    codes: list[list[NDArray[np.uint8]]] = [[np.empty(0, np.uint8)] for _ in regions]
     areas: list[list[NDArray[np.float32]]] = [[np.empty(0, np.float32)] for _ in regions]
     for batch in result.batches(["x", "y", "class_name", "area_um2"]):
         x, y = (batch[name].to_numpy() for name in ("x", "y"))
-        code = class_index(batch["class_name"], result.class_names)
+        code = class_codes(result.cell_files, batch["class_name"], result.class_names)
         area_um2 = batch["area_um2"].to_numpy(zero_copy_only=False).astype(np.float32)
         for k, region in enumerate(regions):
             if not region.missing:

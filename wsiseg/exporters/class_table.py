@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,11 +17,13 @@ import pyarrow.parquet as pq
 from wsiseg.class_versions import (
     CLASSES_FORMAT,
     CLASSES_SCHEMA,
+    FOLDER_NAME,
     NEWEST_CLASSES_FORMAT,
     footer_sha256,
     version_paths,
+    wrong_class_name,
 )
-from wsiseg.errors import OutputExists, OutputNotWritable, ResultNotReadable
+from wsiseg.errors import OutputExists, OutputNotWritable, ResultNotReadable, UsageError
 from wsiseg.exporters._finish import finished_file
 from wsiseg.exporters.parquet import ROW_GROUP_ROWS
 
@@ -32,6 +36,21 @@ def refuse_existing_version(run: Path, name: str) -> None:
             f"{run.name} has a version {name!r} of the classes already; give another --name, or "
             "--overwrite to replace it"
         )
+
+
+def refuse_unwritable_version(run: Path) -> None:
+    """Raise OutputNotWritable if a run's folder takes no version of the classes."""
+    folder = run / FOLDER_NAME
+    there = folder if folder.exists() else run
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise OutputNotWritable(_no_writing(run, "Permission denied"))
+
+
+def _no_writing(run: Path, why: str | None) -> str:
+    return (
+        f"cannot write into {run} ({why}); classes are kept in the run's own folder: copy the run "
+        "(it does not hold the slide) to a folder you may write, and classify the copy"
+    )
 
 
 def write_class_version(
@@ -60,19 +79,25 @@ def write_class_version(
 
     Raises
     ------
+    UsageError
+        If no class can have one of the names.
     ResultNotReadable
         If there are more or fewer rows than the cell table has, or it is damaged.
     OutputNotWritable
         If the operating system refuses to write.
     """
     table, record_path = version_paths(run, name)
+    for entry in classes:
+        why = wrong_class_name(entry["name"])
+        if why is not None:
+            raise UsageError(f"the class {entry['name']!r} {why}; give it another name")
     footer = footer_sha256(run / "cells.parquet")
     try:
         table.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=table.parent):
+            pass
     except OSError as error:
-        raise OutputNotWritable(
-            f"cannot write into {run} ({error.strerror}); copy the run to a folder you may write"
-        ) from error
+        raise OutputNotWritable(_no_writing(run, error.strerror)) from error
     n_cells = pq.read_metadata(run / "cells.parquet").num_rows
     with finished_file(table) as partial:
         _write_table(partial, batches, n_cells, run.name)

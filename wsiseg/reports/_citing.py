@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wsiseg.errors import UsageError
 from wsiseg.reports._numbers import short, whole
 from wsiseg.reports._references import (
     DECONVOLUTION,
@@ -16,12 +18,15 @@ from wsiseg.reports._references import (
     OPENSLIDE,
     PANOPTIC,
     PYTORCH,
+    WORKS,
     Reference,
-    references_of,
+    wsiseg_itself,
 )
-from wsiseg.results import Result, open_result
+from wsiseg.results import Result, find_results, open_result
+from wsiseg.rundir import unreadable_tiles
 
 _RELEASED = 2026
+_MOST_WARNINGS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,64 +51,119 @@ class Citation:
         return f"{self.methods}\n\n{self.limits}\n\n{self.licence}\n\n{listed}\n"
 
 
-def cite(run: str | Path | Result) -> Citation:
-    """Describe a run for the methods section of a paper, with its limits and references.
+def cite(runs: str | Path | Result | Sequence[str | Path]) -> Citation:
+    """Describe runs for the methods section of a paper, with their limits and references.
 
-    Everything comes from `run.json`: neither slide nor model is needed.
+    Everything comes from `run.json`: neither slides nor model are needed.
 
     Parameters
     ----------
-    run
-        A `*.wsiseg` directory, or a result.
+    runs
+        A run, a folder of runs, a glob, several of them, or a result.  Several runs must be of
+        one model, version and set of options: then one paragraph is true of all.
 
     Raises
     ------
     ResultNotReadable
-        If the run is missing, unfinished or damaged.
+        If there is no run, or one is unfinished or damaged: no number leaves a slide out silently.
+    UsageError
+        If the runs were not made alike.
     """
-    result = run if isinstance(run, Result) else open_result(run)
-    version = str(result.run.get("wsiseg_version", "unknown"))
-    works = references_of(result.run, version, _RELEASED)
-    number = {work: f" [{i}]" for i, work in enumerate(works, start=1)}
-    sentences = [*_program(result, version, number), *_area(result), *_tiles(result)]
-    sentences += [*_measured(result, number), *_computed(result, number)]
+    results = [runs] if isinstance(runs, Result) else [open_result(p) for p in find_results(runs)]
+    _check_alike(results)
+    version = str(results[0].run.get("wsiseg_version", "unknown"))
+    known = (wsiseg_itself(version, _RELEASED), *WORKS)
+    mark = {work: f" [@{work.key}]" for work in known}
+    sentences = [*_program(results, version, mark), *_slides(results, mark)]
+    sentences += [*_classes(results[0]), *_training(results[0], mark), *_area(results)]
+    sentences += [*_tiles(results[0]), *_measured(results, mark), *_computed(results, mark)]
+    methods, limits = " ".join(sentences), " ".join(_limits(results, mark))
+    works = _in_order(f"{methods} {limits}", mark)
+    for i, work in enumerate(works, start=1):
+        methods, limits = (text.replace(mark[work], f" [{i}]") for text in (methods, limits))
     return Citation(
-        methods=" ".join(sentences),
-        limits=" ".join(_limits(result, number)),
-        licence=_licence(result),
+        methods=methods,
+        limits=limits,
+        licence=_licence(results[0]),
         references=tuple(work.text() for work in works),
         bibtex="\n\n".join(work.bibtex() for work in works) + "\n",
     )
 
 
-_Numbers = Mapping[Reference, str]
+_Marks = Mapping[Reference, str]
+"""What stands for the number of each work, until it is known which are named, and when."""
 
 
-def _program(result: Result, version: str, number: _Numbers) -> Iterator[str]:
-    card, slide = _card(result), result.run["slide"]
+def _in_order(text: str, mark: _Marks) -> list[Reference]:
+    """Return the works a text names, in the order in which it does."""
+    named = [work for work in mark if mark[work] in text]
+    return sorted(named, key=lambda work: text.index(mark[work]))
+
+
+def _check_alike(results: Sequence[Result]) -> None:
+    """Raise UsageError unless one paragraph can be true of all runs."""
+    what = {
+        "model": [result.run["model"].get("sha256") for result in results],
+        "version of wsiseg": [result.run.get("wsiseg_version") for result in results],
+        "options": [result.run.get("options") for result in results],
+    }
+    differ = [name for name, values in what.items() if any(v != values[0] for v in values)]
+    if differ:
+        raise UsageError(
+            f"these {len(results)} runs were not made alike (they differ in {', '.join(differ)}), "
+            "so no one paragraph is true of all; name one run, or runs that were made alike"
+        )
+
+
+def _program(results: Sequence[Result], version: str, mark: _Marks) -> Iterator[str]:
+    result, n = results[0], len(results)
     sha = str(result.run["model"].get("sha256", "not recorded"))
-    network = _network(card, number)
+    network = _network(_card(result), mark)
+    itself = next(text for work, text in mark.items() if work.key == "wsiseg")
+    slides = (
+        "the H&E-stained whole-slide image" if n == 1 else f"{n} H&E-stained whole-slide images"
+    )
     yield (
-        f"Nuclei were segmented in the H&E-stained whole-slide image with wsiseg {version} [1], "
+        f"Nuclei were segmented in {slides} with wsiseg {version}{itself}, "
         f"model {result.model_name} ({network}SHA-256 {sha})."
     )
-    source = {"file": "as stored in the file"}.get(str(slide.get("mpp_source")), "as given")
-    model_mpp = result.frame.scale * result.mpp
-    reader = slide.get("reader")
-    with_reader = f", read with {reader}{number.get(OPENSLIDE, '')}," if reader else ""
-    ratio = model_mpp / result.mpp
-    resampled = (
-        "was used as it is"
-        if abs(ratio - 1) < 1e-6
-        else f"was resampled to {short(model_mpp, 4)} µm per pixel for the network"
-    )
-    yield f"The slide ({short(result.mpp, 4)} µm per pixel, {source}){with_reader} {resampled}."
+
+
+def _slides(results: Sequence[Result], mark: _Marks) -> Iterator[str]:
+    """Yield a sentence for the slides of each scale, reader and way the scale was known."""
+    counts = Counter(map(_scale, results))
+    for (mpp, source, reader, model_mpp), n in counts.items():
+        source = {"file": "as stored in the file"}.get(source, "as given")
+        is_as_it_is = abs(model_mpp / mpp - 1) < 1e-6
+        was, they = ("was", "it is") if n == 1 else ("were", "they are")
+        resampled = (
+            f"{was} used as {they}"
+            if is_as_it_is
+            else f"{was} resampled to {short(model_mpp, 4)} µm per pixel for the network"
+        )
+        by = f", read with {reader}{mark[OPENSLIDE] if reader == 'openslide' else ''},"
+        one = "The slide" if len(results) == 1 else f"{n} slide{'s' if n > 1 else ''}"
+        yield f"{one} ({short(mpp, 4)} µm per pixel, {source}){by if reader else ''} {resampled}."
+
+
+def _scale(result: Result) -> tuple[float, str, str, float]:
+    slide = result.run["slide"]
+    source, reader = str(slide.get("mpp_source")), str(slide.get("reader") or "")
+    return result.mpp, source, reader, result.frame.scale * result.mpp
+
+
+def _classes(result: Result) -> Iterator[str]:
     if result.class_names:
-        learned = f"; trained on: {'; '.join(map(str, data))}" if (data := _data(result)) else ""
-        learned = learned.replace("MoNuSeg", f"MoNuSeg{number.get(MONUSEG, '')}", 1)
-        if result.version is not None:
-            learned = _relabelled(result.version.record)
-        yield f"Nuclei were assigned to the classes {', '.join(result.class_names)}{learned}."
+        by = "" if result.version is None else _relabelled(result.version.record)
+        yield f"Nuclei were assigned to the classes {', '.join(result.class_names)}{by}."
+
+
+def _training(result: Result, mark: _Marks) -> Iterator[str]:
+    if data := (_card(result).get("about") or {}).get("data", ()):
+        told = "; ".join(map(str, data))
+        for name, work in (("CoNSeP", HOVERNET), ("MoNuSeg", MONUSEG)):
+            told = told.replace(name, f"{name}{mark[work]}", 1)
+        yield f"The model was trained on: {told}".rstrip(".") + "."
 
 
 def _relabelled(record: Mapping[str, Any]) -> str:
@@ -113,34 +173,42 @@ def _relabelled(record: Mapping[str, Any]) -> str:
     return f" by the version {record.get('name')} of the classes" + (f" ({how})" if how else "")
 
 
-def _network(card: Mapping[str, Any], number: _Numbers) -> str:
+def _network(card: Mapping[str, Any], mark: _Marks) -> str:
     """Return what kind of network it is, up to what follows; empty if the card does not say."""
     architecture = card.get("architecture")
     if not architecture:
         return ""
-    known = {"hovernet": f"a HoVer-Net-like network{number.get(HOVERNET, '')}"}
+    known = {"hovernet": f"a HoVer-Net-like network{mark[HOVERNET]}"}
     kind = known.get(str(architecture), f"architecture {architecture}")
     encoder = (card.get("network") or {}).get("encoder")
-    with_encoder = f" with encoder {encoder}{number.get(EFFICIENTNET, '')}" if encoder else ""
+    cited = mark[EFFICIENTNET] if "efficientnet" in str(encoder) else ""
+    with_encoder = f" with encoder {encoder}{cited}" if encoder else ""
     return f"{kind}{with_encoder}; "
 
 
-def _area(result: Result) -> Iterator[str]:
-    tissue = (result.run.get("options") or {}).get("tissue")
+def _area(results: Sequence[Result]) -> Iterator[str]:
+    tissue = (results[0].run.get("options") or {}).get("tissue")
+    many = len(results) > 1
     if isinstance(tissue, Mapping) and "target_mpp" in tissue:
         what = f"Tissue, found by its stain at {short(tissue['target_mpp'])} µm per pixel,"
     else:
         # "none", the hash of a file with outlines, or nothing.
         drawn = "Tissue, as outlined in a file," if tissue else "The analysed area"
-        what = "The whole slide" if tissue == "none" else drawn
-    n = len(result.regions)
+        whole_slides = "All of the slides" if many else "The whole slide"
+        what = whole_slides if tissue == "none" else drawn
+    regions = [region for result in results for region in result.regions]
+    n = len(regions)
     within = f" within {n} region{'s' if n > 1 else ''} of interest" if n else ""
-    yield f"{what}{within} measured {short(result.analysed_mm2, 4)} mm²; densities refer to it."
-    if left_out := len((result.run.get("tiles") or {}).get("unreadable", ())):
+    area_mm2 = sum(result.analysed_mm2 for result in results)
+    yield (
+        f"{what}{within} measured {short(area_mm2, 4)} mm²{' in all' if many else ''}; densities "
+        "refer to it."
+    )
+    if left_out := sum(len(unreadable_tiles(result.run)) for result in results):
         one = left_out == 1
         said = "1 tile" if one else f"{left_out} tiles"
         yield f"{said} could not be read and {'is' if one else 'are'} not part of it."
-    if n_missing := sum(bool(region["missing"]) for region in result.regions):
+    if n_missing := sum(bool(region["missing"]) for region in regions):
         said = "1 core of the microarray was" if n_missing == 1 else f"{n_missing} cores were"
         yield f"{said} marked as missing and not counted."
 
@@ -159,29 +227,33 @@ def _tiles(result: Result) -> Iterator[str]:
         )
 
 
-def _measured(result: Result, number: _Numbers) -> Iterator[str]:
+def _measured(results: Sequence[Result], mark: _Marks) -> Iterator[str]:
+    n_cells = sum(result.run["n_cells"] for result in results)
     yield (
-        f"In all, {whole(result.run['n_cells'])} nuclei were found; areas are pixel counts times "
+        f"In all, {whole(n_cells)} nuclei were found; areas are pixel counts times "
         "the area of a pixel, perimeters use the Crofton formula; optical densities, where given, "
-        f"are those of haematoxylin and eosin after colour deconvolution{number[DECONVOLUTION]}."
+        f"are those of haematoxylin and eosin after colour deconvolution{mark[DECONVOLUTION]}."
     )
 
 
-def _computed(result: Result, number: _Numbers) -> Iterator[str]:
-    numerics = result.run.get("numerics") or {}
-    versions = result.run.get("versions") or {}
-    if numerics:
-        torch = number.get(PYTORCH)
-        trained = f"; the network was trained with PyTorch{torch}" if torch else ""
-        others = ", ".join(f"{name} {v}" for name, v in versions.items())
-        device = str(numerics.get("device_kind")).upper()
-        yield (
-            f"Computation: {device}, {numerics.get('precision')}, backend "
-            f"{numerics.get('backend')}{f', with {others}' if others else ''}{trained}."
-        )
+def _computed(results: Sequence[Result], mark: _Marks) -> Iterator[str]:
+    """Yield how it was computed: a sentence, or one for each way."""
+    is_torch = _card(results[0]).get("architecture") == "hovernet"
+    trained = f"; the network was trained with PyTorch{mark[PYTORCH]}" if is_torch else ""
+    said: dict[str, None] = {}
+    for result in results:
+        if numerics := result.run.get("numerics") or {}:
+            versions = result.run.get("versions") or {}
+            others = ", ".join(f"{name} {v}" for name, v in versions.items())
+            device = str(numerics.get("device_kind")).upper()
+            text = f"{device}, {numerics.get('precision')}, backend {numerics.get('backend')}"
+            said[text + (f", with {others}" if others else "")] = None
+    if said:
+        yield f"Computation: {'; or '.join(said)}{trained}."
 
 
-def _limits(result: Result, number: _Numbers) -> Iterator[str]:
+def _limits(results: Sequence[Result], mark: _Marks) -> Iterator[str]:
+    result = results[0]
     about = _card(result).get("about") or {}
     yield "Limits: the segmentation is automatic and, unless said otherwise, was not corrected."
     metrics = (about.get("metrics") or {}).get("mean_over_images") or {}
@@ -192,7 +264,7 @@ def _limits(result: Result, number: _Numbers) -> Iterator[str]:
     ]
     if told:
         yield f"On images held back from training the model reached {'; '.join(told)}" + (
-            f"{number.get(PANOPTIC, '')}."
+            f"{mark[PANOPTIC]}."
         )
     if (valid := about.get("classes_valid_on")) and result.version is None:
         yield f"Classes are valid on: {valid}".rstrip(".") + "."
@@ -201,10 +273,25 @@ def _limits(result: Result, number: _Numbers) -> Iterator[str]:
     ]
     if failures:
         yield f"Known failures: {'; '.join(failures)}."
-    warned = [str(w["message"]).strip().rstrip(".") for w in result.warnings]
-    if warned:
-        yield f"Warnings of this run: {'; '.join(warned)}."
+    yield from _warned(results)
     yield "For research use only; not for use in diagnostic procedures."
+
+
+def _warned(results: Sequence[Result]) -> Iterator[str]:
+    """Yield what the runs warned of; of several, on how many slides."""
+    counts = Counter(
+        message
+        for result in results
+        for message in dict.fromkeys(str(w["message"]).strip().rstrip(".") for w in result.warnings)
+    )
+    if not counts:
+        return
+    if len(results) == 1:
+        yield f"Warnings of this run: {'; '.join(counts)}."
+        return
+    told = [f"{message} ({n} of {len(results)} slides)" for message, n in counts.most_common()]
+    more = f"; and {len(told) - _MOST_WARNINGS} more" if len(told) > _MOST_WARNINGS else ""
+    yield f"Warnings of these runs: {'; '.join(told[:_MOST_WARNINGS])}{more}."
 
 
 def _licence(result: Result) -> str:
@@ -219,7 +306,3 @@ def _licence(result: Result) -> str:
 def _card(result: Result) -> Mapping[str, Any]:
     card = result.run["model"].get("card")
     return card if isinstance(card, Mapping) else {}
-
-
-def _data(result: Result) -> list[Any]:
-    return list((_card(result).get("about") or {}).get("data", ()))

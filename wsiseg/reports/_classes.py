@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wsiseg.cell_table import ALL_CLASSES
+from wsiseg.cohort import cohort_stats
+from wsiseg.errors import WsisegError
 from wsiseg.results import Result
 
 NO_CLASS_RGB = (110, 110, 110)
@@ -22,16 +25,21 @@ class ClassRow:
     share: float | None
     """Of all nuclei; None without any."""
     per_mm2: float | None
+    interval: tuple[float, float] | None
+    """Ends of the 95 % interval of the density; None if it is not known."""
+    like_false: bool
+    """Whether the density cannot be told from the model's false positives."""
     bar: float
     """Density as a share of the densest class's, for its bar."""
     median_area_um2: float | None
 
 
 def class_rows(result: Result, summary: Mapping[str, Any]) -> list[ClassRow]:
-    """Return a row for each class, zeros included, in the model's order."""
+    """Return a row for each class, zeros included, in the model's order, then one for all."""
     total = summary["total"]["n"]
-    named = summary["classes"].items()
-    most = max((numbers["n"] for _, numbers in named), default=0)
+    named = summary["classes"]
+    most = max((numbers["n"] for numbers in named.values()), default=0)
+    stats = _stats(result)
     return [
         ClassRow(
             name=name,
@@ -39,11 +47,29 @@ def class_rows(result: Result, summary: Mapping[str, Any]) -> list[ClassRow]:
             n=numbers["n"],
             share=numbers["n"] / total if total else None,
             per_mm2=numbers["per_mm2"],
+            interval=_interval(stats.get(name, {})),
+            like_false=bool(numbers["n"])
+            and stats.get(name, {}).get("above_false_positives") is False,
             bar=numbers["n"] / most if most else 0.0,
             median_area_um2=numbers["median_area_um2"],
         )
-        for name, numbers in named
+        for name, numbers in (*named.items(), (ALL_CLASSES, summary["total"]))
     ]
+
+
+def _stats(result: Result) -> dict[str, Mapping[str, Any]]:
+    """Return the row of each class in the statistics; nothing where they cannot be made."""
+    try:
+        table = cohort_stats(result.path, classes=result.classes_version).table
+    except WsisegError:
+        # Such as of a run whose tiles.parquet is damaged, which the page tells elsewhere.
+        return {}
+    return {row["class_name"]: row for row in table.to_pylist()}
+
+
+def _interval(row: Mapping[str, Any]) -> tuple[float, float] | None:
+    low, high = row.get("per_mm2_low"), row.get("per_mm2_high")
+    return None if low is None or high is None else (float(low), float(high))
 
 
 def css_of(result: Result, class_name: str | None) -> str:

@@ -36,6 +36,8 @@ class CohortSlide:
     """As a data address; empty if there is none."""
     model: str
     sha256: str
+    fingerprint: str
+    """Of the slide's file; empty if the run does not say."""
     n_cells: int
     analysed_mm2: float
     no_density_reason: str
@@ -62,6 +64,8 @@ class ModelGroup:
     n_cells: int
     analysed_mm2: float
     per_mm2: float | None
+    repeated: tuple[tuple[str, ...], ...]
+    """Names of runs of one slide, for each slide that is there more than once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,7 @@ def cohort_slide(result: Result, name: str, href: str) -> CohortSlide:
         thumbnail=_thumbnail(result),
         model=result.model_name,
         sha256=str(result.run["model"].get("sha256", "")),
+        fingerprint=str(result.run["slide"].get("fingerprint") or ""),
         n_cells=total["n"],
         analysed_mm2=result.analysed_mm2,
         no_density_reason=result.no_density_reason or "",
@@ -192,7 +197,17 @@ def _model_groups(slides: Sequence[CohortSlide]) -> Iterator[ModelGroup]:
             n_cells=sum(slide.n_cells for slide in mine),
             analysed_mm2=area,
             per_mm2=n / area if area else None,
+            repeated=tuple(_repeated(mine)),
         )
+
+
+def _repeated(slides: Sequence[CohortSlide]) -> Iterator[tuple[str, ...]]:
+    """Yield the names of those with one fingerprint: copies, or one slide in several regions."""
+    names: dict[str, list[str]] = {}
+    for slide in slides:
+        if slide.fingerprint:
+            names.setdefault(slide.fingerprint, []).append(slide.name)
+    yield from (tuple(found) for found in names.values() if len(found) > 1)
 
 
 def _strips(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wsiseg.reports._numbers import short, whole
+from wsiseg.reports._numbers import NONE, short, whole
 from wsiseg.results import Result
 
 Rows = tuple[tuple[str, str], ...]
@@ -155,7 +155,10 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, st
 def _said(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(_said, value))
-    return {None: "–", True: "yes", False: "no"}.get(value, str(value))
+    # By identity: 0 and 1 are numbers, though they equal False and True.
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return NONE if value is None else str(value)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -31,17 +31,3 @@ def percent(share: float | None) -> str:
     if 0 < share < 0.001:
         return "<0.1\u00a0%"
     return f"{100 * share:.1f}\u00a0%"
-
-
-def size(n_bytes: float) -> str:
-    """Return a size in MB."""
-    return f"{n_bytes / 1e6:,.1f} MB"
-
-
-def round_up(value: float) -> float:
-    """Return the next larger 1, 2, 2.5, 5 or 10 times a power of ten."""
-    if not (math.isfinite(value) and value > 0):
-        return 1.0
-    decade = 10.0 ** math.floor(math.log10(value))
-    steps = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
-    return next((s * decade for s in steps if s * decade >= value * (1 - 1e-9)), 10 * decade)

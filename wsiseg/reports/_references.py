@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +17,19 @@ class Reference:
     title: str
     venue: str
     year: int
-    where: str = ""
-    """Volume, issue, pages, as a person reads them."""
+    volume: str = ""
+    number: str = ""
+    pages: str = ""
+    """The first and the last with a hyphen between them, or an article's number."""
     doi: str = ""
 
     def text(self) -> str:
         """Return its entry in a list of references."""
         names = [name.split(",")[0] for name in self.authors.split(" and ")]
         who = f"{names[0]} et al." if len(names) > 2 else " and ".join(names)
-        place = f"{self.venue} {self.where}".strip()
+        issue = f"({self.number})" if self.number else ""
+        where = ":".join(part for part in (f"{self.volume}{issue}", self.pages) if part)
+        place = f"{self.venue} {where}".strip()
         doi = f" doi:{self.doi}" if self.doi else ""
         who = who.strip("{}").removesuffix(".")
         return f"{who}. {self.title}. {place} ({self.year}).{doi}"
@@ -37,14 +39,30 @@ class Reference:
         booked = "booktitle" if self.kind == "inproceedings" else "journal"
         fields = {
             "author": self.authors,
-            "title": f"{{{self.title}}}",
-            ("howpublished" if self.kind == "misc" else booked): self.venue,
-            "note": self.where,
+            # Its own braces keep capitals as they are.
+            "title": f"{{{_in_tex(self.title)}}}",
+            ("howpublished" if self.kind == "misc" else booked): _in_tex(self.venue),
+            "volume": self.volume,
+            "number": self.number,
+            "pages": self.pages.replace("-", "--"),
             "year": str(self.year),
             "doi": self.doi,
         }
         lines = [f"  {name} = {{{value}}}" for name, value in fields.items() if value]
         return f"@{self.kind}{{{self.key},\n" + ",\n".join(lines) + "\n}"
+
+
+_TEX = {
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+}
+
+
+def _in_tex(text: str) -> str:
+    """Return a text in which TeX finds no command; a version comes from a run's record."""
+    return "".join(_TEX.get(c, c) for c in " ".join(text.split()) if c.isprintable())
 
 
 HOVERNET = Reference(
@@ -56,8 +74,9 @@ HOVERNET = Reference(
     "images",
     "Medical Image Analysis",
     2019,
-    "58:101563",
-    "10.1016/j.media.2019.101563",
+    volume="58",
+    pages="101563",
+    doi="10.1016/j.media.2019.101563",
 )
 MONUSEG = Reference(
     "kumar2017monuseg",
@@ -67,8 +86,10 @@ MONUSEG = Reference(
     "A dataset and a technique for generalized nuclear segmentation for computational pathology",
     "IEEE Transactions on Medical Imaging",
     2017,
-    "36(7):1550-1560",
-    "10.1109/TMI.2017.2677499",
+    volume="36",
+    number="7",
+    pages="1550-1560",
+    doi="10.1109/TMI.2017.2677499",
 )
 EFFICIENTNET = Reference(
     "tan2019efficientnet",
@@ -77,8 +98,7 @@ EFFICIENTNET = Reference(
     "EfficientNet: Rethinking model scaling for convolutional neural networks",
     "International Conference on Machine Learning",
     2019,
-    "",
-    "10.48550/arXiv.1905.11946",
+    doi="10.48550/arXiv.1905.11946",
 )
 PANOPTIC = Reference(
     "kirillov2019panoptic",
@@ -87,8 +107,8 @@ PANOPTIC = Reference(
     "Panoptic segmentation",
     "IEEE/CVF Conference on Computer Vision and Pattern Recognition",
     2019,
-    "9404-9413",
-    "10.1109/CVPR.2019.00963",
+    pages="9404-9413",
+    doi="10.1109/CVPR.2019.00963",
 )
 DECONVOLUTION = Reference(
     "ruifrok2001deconvolution",
@@ -97,7 +117,9 @@ DECONVOLUTION = Reference(
     "Quantification of histochemical staining by color deconvolution",
     "Analytical and Quantitative Cytology and Histology",
     2001,
-    "23(4):291-299",
+    volume="23",
+    number="4",
+    pages="291-299",
 )
 OPENSLIDE = Reference(
     "goode2013openslide",
@@ -107,8 +129,9 @@ OPENSLIDE = Reference(
     "OpenSlide: A vendor-neutral software foundation for digital pathology",
     "Journal of Pathology Informatics",
     2013,
-    "4:27",
-    "10.4103/2153-3539.119005",
+    volume="4",
+    pages="27",
+    doi="10.4103/2153-3539.119005",
 )
 PYTORCH = Reference(
     "paszke2019pytorch",
@@ -117,8 +140,8 @@ PYTORCH = Reference(
     "PyTorch: An imperative style, high-performance deep learning library",
     "Advances in Neural Information Processing Systems",
     2019,
-    "32",
-    "10.48550/arXiv.1912.01703",
+    volume="32",
+    doi="10.48550/arXiv.1912.01703",
 )
 
 
@@ -134,20 +157,13 @@ def wsiseg_itself(version: str, year: int) -> Reference:
     )
 
 
-def references_of(run: Mapping[str, Any], version: str, year: int) -> tuple[Reference, ...]:
-    """Return what a run's methods rest on, by what its record says was used."""
-    card = run["model"].get("card") or {}
-    about = str(card.get("about") or "")
-    network = str(card.get("network") or "")
-    is_hovernet = card.get("architecture") == "hovernet"
-    # In the order in which a paragraph names them.
-    used = {
-        HOVERNET: is_hovernet or "CoNSeP" in about,
-        EFFICIENTNET: "efficientnet" in network,
-        OPENSLIDE: run["slide"].get("reader") == "openslide",
-        MONUSEG: "MoNuSeg" in about,
-        DECONVOLUTION: True,
-        PYTORCH: is_hovernet,
-        PANOPTIC: "'pq'" in about,
-    }
-    return (wsiseg_itself(version, year), *(work for work, cited in used.items() if cited))
+WORKS = (
+    HOVERNET,
+    MONUSEG,
+    EFFICIENTNET,
+    PANOPTIC,
+    DECONVOLUTION,
+    OPENSLIDE,
+    PYTORCH,
+)
+"""All but the program itself."""

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from wsiseg.reports import _numbers
+from wsiseg.reports._places import GENERATOR
 
 RESEARCH_USE = "For research use only. Not for use in diagnostic procedures."
 
@@ -59,7 +60,7 @@ def render(template: str, view: Any) -> str:
         f"script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'"
     )
     # Neither holds anything that comes from a run but numbers.
-    filled = {"style": Markup(style), "script": Markup(script)}  # noqa: S704
+    filled = {"style": Markup(style), "script": Markup(script), "generator": Markup(GENERATOR)}  # noqa: S704
     return _environment().get_template(template).render(view=view, policy=policy, **filled)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from wsiseg.crop_files import StoredCrops, read_crops
+from wsiseg.detection import MULTIPLE
 from wsiseg.errors import ResultNotReadable
 from wsiseg.reports._citing import Citation, cite
 from wsiseg.reports._classes import ClassRow, class_rows, colour_rules
@@ -86,12 +88,17 @@ class SlideView:
 
     name: str
     result: Result
+    slide_name: str
+    """The slide's own, where the run is called otherwise; else empty."""
     finished: str
     """Date; empty if it is not known."""
     unreadable: tuple[str, ...]
     """Tiles that were left out, and why."""
     summary: dict[str, Any]
     classes: tuple[ClassRow, ...]
+    all_nuclei: ClassRow
+    false_multiple: float
+    """A density below so many times the false positives is marked."""
     map: SlideMap
     grid_um: int
     maps: tuple[DensityMap, ...]
@@ -133,16 +140,20 @@ def slide_view(result: Result, name: str, home: str = "") -> SlideView:
     tissue_px = rings_of_file(result.path / "tissue.geojson", canvas.per_px)
     spread = list(distributions(result))
     side_um = grid_um(result)
+    *classes, all_nuclei = class_rows(result, summary)
     return SlideView(
         name=name,
         result=result,
+        slide_name="" if PurePath(result.name).name == PurePath(name).name else result.name,
         finished=str(result.run.get("finished_utc") or "")[:10],
         unreadable=tuple(
             f"row {tile['row']}, column {tile['col']}: {tile['reason']}"
             for tile in unreadable_tiles(result.run)
         ),
         summary=summary,
-        classes=tuple(class_rows(result, summary)),
+        classes=tuple(classes),
+        all_nuclei=all_nuclei,
+        false_multiple=MULTIPLE,
         map=_slide_map(result, canvas, stored, tissue_px),
         grid_um=side_um,
         maps=tuple(density_maps(result, canvas, side_um, tissue_px or [])),
