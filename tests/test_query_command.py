@@ -539,7 +539,7 @@ def test_columns_of_one_name_are_all_there(out: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("sql", "end"),
-    [("SELECT INTERVAL 1 DAY AS i", "parquet"), ("SELECT DATE '20000-01-01' AS i", "json")],
+    [("SELECT INTERVAL 1 DAY AS i", "parquet"), ("SELECT [DATE '20000-01-01'] AS i", "json")],
 )
 def test_what_a_format_cannot_hold_is_told_and_leaves_nothing(
     out: Path, tmp_path: Path, sql: str, end: str
@@ -549,6 +549,12 @@ def test_what_a_format_cannot_hold_is_told_and_leaves_nothing(
     assert f"{end} cannot hold a column" in said.stderr
     assert "i (" in said.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_dates_beyond_the_calendar_are_text(out: Path) -> None:
+    for asked in (["--format", "csv"], ["--format", "json"], []):
+        said = run("query", out / "a.svs.wsiseg", "SELECT DATE '20000-01-01' AS i", *asked)
+        assert (said.exit_code, "20000-01-01" in said.stdout) == (0, True)
 
 
 def test_an_answer_never_replaces_what_it_was_asked_with(out: Path, tmp_path: Path) -> None:

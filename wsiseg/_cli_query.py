@@ -22,7 +22,6 @@ from wsiseg._cli_answers import (
 from wsiseg._cli_exit import DONE, SOME_FAILED, errors_to_exit_codes
 from wsiseg._cli_options import ClassesFromOption, RoiOriginName, RoiOriginOption, RunsArgument
 from wsiseg.errors import UsageError, WsisegError
-from wsiseg.table_files import check_target
 from wsiseg.terminal import print_answer
 
 if TYPE_CHECKING:
@@ -139,6 +138,8 @@ def target_of(
     answer_format: AnswerFormat | None, to: Path | None, overwrite: bool
 ) -> Target | None:
     """Return where an answer goes; None: to the eye.  Refused before any work, if it cannot."""
+    from wsiseg.table_files import check_target
+
     if answer_format is AnswerFormat.table or (answer_format is None and to is None):
         if to is not None and str(to) != "-":
             raise UsageError("a table to look at is not for a file; --format csv, json or parquet")

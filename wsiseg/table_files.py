@@ -133,6 +133,19 @@ def told_apart(table: pa.Table) -> pa.Table:
     return table.rename_columns(given)
 
 
+def rows_of(table: pa.Table) -> list[dict[str, Any]]:
+    """Return rows; dates that Python has none for (after the year 9999) as text."""
+    try:
+        rows: list[dict[str, Any]] = table.to_pylist()
+    except (OverflowError, ValueError):
+        fields = [
+            field.with_type(pa.string()) if pa.types.is_temporal(field.type) else field
+            for field in table.schema
+        ]
+        rows = table.cast(pa.schema(fields)).to_pylist()
+    return rows
+
+
 def json_value(value: Any) -> Any:
     """Return a value as JSON has it: no NaN, dates as text, bytes in base64."""
     if isinstance(value, float):
@@ -202,7 +215,8 @@ def _json_texts(table: pa.Table) -> Iterator[str]:
     """Yield an array of objects, a line each, a batch at a time."""
     start = "["
     for batch in table.to_batches(_BATCH_ROWS):
-        rows = (json.dumps(json_value(row), ensure_ascii=False) for row in batch.to_pylist())
+        every = rows_of(pa.Table.from_batches([batch]))
+        rows = (json.dumps(json_value(row), ensure_ascii=False) for row in every)
         text = ",\n ".join(rows)
         if text:
             yield f"{start}{text}"
@@ -215,8 +229,8 @@ def _flat(table: pa.Table) -> pa.Table:
     columns = [
         column
         if _is_cell(column.type)
-        else pa.array([_cell(value) for value in column.to_pylist()], pa.string())
-        for column in table.columns
+        else pa.array([_cell(row[name]) for row in rows_of(table.select([name]))], pa.string())
+        for name, column in zip(table.column_names, table.columns, strict=True)
     ]
     return pa.table(columns, table.column_names)
 

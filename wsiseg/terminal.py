@@ -64,8 +64,10 @@ def print_answer(
     shown : sequence of mapping, optional
         Rows to print in place of the table's own, one for each.
     """
+    from wsiseg.table_files import rows_of
+
     n = answer.num_rows if most_rows == 0 else min(most_rows, answer.num_rows)
-    rows = answer.slice(0, n).to_pylist() if shown is None else shown[:n]
+    rows = rows_of(answer.slice(0, n)) if shown is None else shown[:n]
     if not rows:
         typer.echo(f"(no rows; columns: {', '.join(map(_printable, answer.column_names))})")
         return
