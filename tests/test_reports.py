@@ -243,12 +243,20 @@ def test_one_odd_record_takes_no_other_page_down(tmp_path: Path, odd: dict[str, 
         wsiseg.write_report(bad)
 
 
-def test_a_damaged_table_is_told_without_its_place(tmp_path: Path) -> None:
+def test_a_damaged_table_is_told_without_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "study" / "out"
     write_run(out / "good.svs.wsiseg", random_table(20))
     bad = write_run(out / "bad.svs.wsiseg", random_table(20))
     (bad / "features.parquet").write_bytes(b"PAR1 no")
-    written = wsiseg.write_report(out, tmp_path / "pages")
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    for given in (out, Path("../study/out")):
+        _check_no_place(wsiseg.write_report(given, tmp_path / "pages"))
+
+
+def _check_no_place(written: reports.WrittenReport) -> None:
     assert [reason.partition(": ")[0] for reason in written.unread] == ["bad.svs"]
     for path in written.pages:
         assert "study" not in path.read_text(encoding="utf-8")

@@ -171,7 +171,9 @@ def _made(
 
 
 def _problem(path: Path, name: str, folders: Sequence[Path], error: WsisegError) -> Problem:
-    said = without_folders(str(error), path, path.parent, *folders)
+    # Also as it was given, which may be relative.
+    text = str(error).replace(f"{path}{os.sep}", "").replace(str(path), path.name)
+    said = without_folders(text, path, path.parent, *folders)
     # The place stands beside it.
     return Problem(name, said.removeprefix("…").strip())
 
