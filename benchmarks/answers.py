@@ -60,16 +60,16 @@ print("seconds", time.perf_counter() - start)
 """
 WSISEG_QUERY = """
 import sys, time
-import wsiseg.queries
+import wsiseg.answers.queries
 start = time.perf_counter()
-print(wsiseg.queries.query(sys.argv[1], sys.argv[2]))
+print(wsiseg.answers.queries.query(sys.argv[1], sys.argv[2]))
 print("seconds", time.perf_counter() - start)
 """
 WSISEG_STATS = """
 import sys, time
-import wsiseg.cohort
+import wsiseg.answers.cohort
 start = time.perf_counter()
-print(wsiseg.cohort.cohort_stats(sys.argv[1]).table.num_rows)
+print(wsiseg.answers.cohort.cohort_stats(sys.argv[1]).table.num_rows)
 print("seconds", time.perf_counter() - start)
 """
 

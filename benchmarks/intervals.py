@@ -13,7 +13,12 @@ import argparse
 
 import numpy as np
 
-from wsiseg.intervals import density_of_tiles, density_of_units, poisson_variance, ratio_of_means
+from wsiseg.answers.intervals import (
+    density_of_tiles,
+    density_of_units,
+    poisson_variance,
+    ratio_of_means,
+)
 
 DENSITY = 20.0
 """True nuclei a tile."""

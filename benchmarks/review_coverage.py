@@ -24,12 +24,12 @@ import shapely
 import shapely.affinity
 
 import wsiseg
-from wsiseg._review_agreement import agreement, corrected_counts, labels_of, score_square
-from wsiseg._review_changes import OriginalCell, ReviewedCell
-from wsiseg._review_records import ReviewOptions, ReviewSample, ReviewSquare
-from wsiseg._review_squares import draw_sample
+from wsiseg.cli.terminal import print_table
 from wsiseg.evaluation.sampling import Estimate
-from wsiseg.terminal import print_table
+from wsiseg.review._agreement import agreement, corrected_counts, labels_of, score_square
+from wsiseg.review._changes import OriginalCell, ReviewedCell
+from wsiseg.review._records import ReviewOptions, ReviewSample, ReviewSquare
+from wsiseg.review._squares import draw_sample
 
 AGREEMENT = ("pq", "dq", "sq", "precision", "recall", "same_class", "redrawn_hd95_um")
 

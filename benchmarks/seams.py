@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import wsiseg
-from wsiseg.terminal import print_seams
+from wsiseg.cli.terminal import print_seams
 
 
 def main() -> None:

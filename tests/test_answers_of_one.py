@@ -106,7 +106,7 @@ def test_blocks_side_by_side_are_those_of_one_block(
     result: wsiseg.Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = result.densest(0.09)
-    monkeypatch.setattr("wsiseg.densest._BLOCK", 7)
+    monkeypatch.setattr("wsiseg.answers.densest._BLOCK", 7)
     assert result.densest(0.09).equals(whole)
 
 

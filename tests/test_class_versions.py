@@ -15,10 +15,10 @@ import shapely
 from run_dirs import CLASSES, cell_table, random_table, write_run
 from test_results_counting import slow_summary
 
-from wsiseg._review_records import NO_CLASS, NO_NUCLEUS, NOT_FOUND
+from wsiseg.answers.stats import slide_stats
 from wsiseg.assemble import ONLY_CLASS
 from wsiseg.cell_table import ALL_CLASSES
-from wsiseg.class_versions import CLASSES_SCHEMA, RESERVED_CLASS_NAMES, footer_sha256
+from wsiseg.classes.versions import CLASSES_SCHEMA, RESERVED_CLASS_NAMES, footer_sha256
 from wsiseg.errors import (
     OutputExists,
     OutputNotWritable,
@@ -33,7 +33,7 @@ from wsiseg.exporters.class_table import (
     write_class_version,
 )
 from wsiseg.results import Result, open_result
-from wsiseg.stats import slide_stats
+from wsiseg.review._records import NO_CLASS, NO_NUCLEUS, NOT_FOUND
 
 N = 1000
 NEW = ("Tumour", "Other")

@@ -15,11 +15,11 @@ from run_dirs import RUN, write_features
 from typer.testing import CliRunner
 
 import wsiseg
-from wsiseg._class_features import _STAINED, chosen_features, fills_of, slide_medians
+from wsiseg.classes._features import _STAINED, chosen_features, fills_of, slide_medians
+from wsiseg.classes.linear_model import model_from_json
 from wsiseg.cli import app
 from wsiseg.errors import OutputExists, ResultNotReadable, UnknownName, UsageError
 from wsiseg.features import MEASURE_GROUPS, STAIN_COLUMNS, feature_columns
-from wsiseg.linear_model import model_from_json
 from wsiseg.neighbours import REACH_UM
 from wsiseg.results import open_result
 
@@ -193,7 +193,7 @@ def test_medians_are_of_nuclei_from_all_over_the_slide(
 ) -> None:
     values = pq.read_table(run / "features.parquet")["ring_eosin_od_mean"].to_numpy()
     for most, every in ((400, 1), (399, 2), (50, 8), (7, 58)):
-        monkeypatch.setattr("wsiseg._class_features._SAMPLED_ROWS", most)
+        monkeypatch.setattr("wsiseg.classes._features._SAMPLED_ROWS", most)
         monkeypatch.setattr("wsiseg._cell_files._BATCH_ROWS", 33)
         medians = slide_medians(open_result(run), ["solidity", "ring_eosin_od_mean"])
         assert medians.tolist() == [0, pytest.approx(float(np.median(values[::every])))]

@@ -19,12 +19,12 @@ from run_dirs import CLASSES, RUN, cell_table, random_table, write_run
 from typer.testing import CliRunner
 
 import wsiseg
-from wsiseg.class_versions import CLASSES_SCHEMA
+from wsiseg.answers.detection import false_positives
+from wsiseg.answers.stats import slide_stats
+from wsiseg.classes.versions import CLASSES_SCHEMA
 from wsiseg.cli import app
-from wsiseg.detection import false_positives
 from wsiseg.errors import ResultNotReadable, UnknownName, UsageError
 from wsiseg.exporters.class_table import write_class_version
-from wsiseg.stats import slide_stats
 
 ALL = "(all)"
 TILE_PX = 500.0

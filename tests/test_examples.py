@@ -14,9 +14,9 @@ import pytest
 import shapely
 from marked_runs import BOUNDS_PX, box, feature, marked_run, points, write_marks
 
-from wsiseg.class_versions import RESERVED_CLASS_NAMES
+from wsiseg.classes.examples import REACH_UM, RunExamples, find_examples
+from wsiseg.classes.versions import RESERVED_CLASS_NAMES
 from wsiseg.errors import UsageError
-from wsiseg.examples import REACH_UM, RunExamples, find_examples
 from wsiseg.results import Result, open_result
 
 

@@ -20,7 +20,7 @@ from export_runs import REGIONS, empty_run, export_run
 from run_dirs import write_run
 
 import wsiseg
-from wsiseg.class_versions import CLASSES_SCHEMA
+from wsiseg.classes.versions import CLASSES_SCHEMA
 from wsiseg.errors import (
     OutputExists,
     OutputNotWritable,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from wsiseg.intervals import (
+from wsiseg.answers.intervals import (
     UNKNOWN,
     density_of_tiles,
     density_of_units,

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from wsiseg.cross_validation import (
+from wsiseg.classes.cross_validation import (
     accuracy_interval,
     balanced_accuracy,
     best_strength,
@@ -20,8 +20,7 @@ from wsiseg.cross_validation import (
     deal_folds,
     most_folds,
 )
-from wsiseg.errors import UsageError
-from wsiseg.linear_model import (
+from wsiseg.classes.linear_model import (
     STRENGTHS,
     fit,
     fit_model,
@@ -29,6 +28,7 @@ from wsiseg.linear_model import (
     robust_scaling,
     softmax,
 )
+from wsiseg.errors import UsageError
 
 
 def blobs(

@@ -208,7 +208,8 @@ def test_an_interruption_says_how_far_the_batch_is(
 SLOW = """
 import pathlib, sys, time
 from types import SimpleNamespace
-from wsiseg import api, cli
+from wsiseg import api
+from wsiseg import cli
 from wsiseg.testing import models
 def sleep(seconds):
     pathlib.Path(sys.argv[4], "asleep").touch()

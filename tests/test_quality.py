@@ -14,8 +14,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsiseg._quality_colour import measure_colours
-from wsiseg._quality_focus import edge_width_um
 from wsiseg.quality import (
     FLAGS,
     QualityOptions,
@@ -26,6 +24,8 @@ from wsiseg.quality import (
     tile_flags,
     unlike_fields,
 )
+from wsiseg.quality._colour import measure_colours
+from wsiseg.quality._focus import edge_width_um
 from wsiseg.stain import EOSIN, HEMATOXYLIN, optical_density
 
 RGB = NDArray[np.uint8]

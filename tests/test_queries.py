@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 import wsiseg
-from wsiseg import queries
+from wsiseg.answers import queries
+from wsiseg.answers.queries import open_query, query
 from wsiseg.errors import ResultNotReadable, UnknownName, UsageError
-from wsiseg.queries import open_query, query
 from wsiseg.testing.models import LocalNetwork
 from wsiseg.testing.painted import paint_tissue
 

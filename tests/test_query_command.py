@@ -19,11 +19,11 @@ from run_dirs import CLASSES, random_table, write_run
 from typer.testing import CliRunner
 
 import wsiseg
-from wsiseg.class_versions import CLASSES_SCHEMA
+from wsiseg.answers.table_files import write_table
+from wsiseg.classes.versions import CLASSES_SCHEMA
 from wsiseg.cli import app
 from wsiseg.errors import OutputNotWritable, ResultNotReadable, UsageError
 from wsiseg.exporters.class_table import write_class_version
-from wsiseg.table_files import write_table
 
 HOSTILE = "O'Brien \"; DROP TABLE cells; --$(touch x)\n\x1b[31m"
 

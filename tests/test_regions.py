@@ -326,7 +326,7 @@ def test_an_open_outline_is_closed_and_said() -> None:
 
 
 def test_more_regions_than_indices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsiseg._regions_place.MOST_REGIONS", 2)
+    monkeypatch.setattr("wsiseg.regions._place.MOST_REGIONS", 2)
     assert len(parse([feature()] * 2).regions) == 2
     with pytest.raises(UsageError, match="3 regions; at most 2"):
         parse([feature()] * 3)

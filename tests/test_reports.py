@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 import wsiseg
 from wsiseg import crop_files, reports
-from wsiseg.class_versions import CLASSES_SCHEMA
+from wsiseg.classes.versions import CLASSES_SCHEMA
 from wsiseg.cli import app
 from wsiseg.errors import OutputNotWritable, ResultNotReadable, UnknownName, UsageError
 from wsiseg.exporters.class_table import write_class_version

@@ -16,10 +16,10 @@ import shapely
 from PIL import Image
 from run_dirs import CLASSES, cell_table, random_table, write_run
 
+from wsiseg.answers.stats import slide_stats
 from wsiseg.cell_table import stream_batches
 from wsiseg.errors import ResultNotReadable, UnknownName, UsageError
 from wsiseg.results import Result, open_result
-from wsiseg.stats import slide_stats
 
 BLOB = shapely.Point(2000, 1500).buffer(700)
 

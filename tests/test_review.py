@@ -25,8 +25,7 @@ from typer.testing import CliRunner
 
 import wsiseg
 from wsiseg import ReviewOptions, make_review, read_review
-from wsiseg._review_squares import draw_sample
-from wsiseg.class_versions import CLASSES_SCHEMA
+from wsiseg.classes.versions import CLASSES_SCHEMA
 from wsiseg.cli import app
 from wsiseg.errors import (
     OutputExists,
@@ -38,6 +37,7 @@ from wsiseg.errors import (
 from wsiseg.evaluation.sampling import Estimate, difference_total
 from wsiseg.exporters.class_table import write_class_version
 from wsiseg.review import Review
+from wsiseg.review._squares import draw_sample
 from wsiseg.testing.reviewed import Planted, as_qupath_writes, plant_edits
 
 Document = dict[str, Any]

@@ -7,12 +7,12 @@ import pytest
 import shapely
 from numpy.typing import NDArray
 
-from wsiseg._seam_cells import masks_of_polygons
-from wsiseg._seam_matching import Masks, joined_masks, match_masks, shared_pixels
-from wsiseg._seam_views import labels_in
 from wsiseg.evaluation.metrics import match_instances
 from wsiseg.geometry import Box
 from wsiseg.outlines import trace_mask
+from wsiseg.seam_check._cells import masks_of_polygons
+from wsiseg.seam_check._matching import Masks, joined_masks, match_masks, shared_pixels
+from wsiseg.seam_check._views import labels_in
 
 
 def masks_of(labels: NDArray[np.int64]) -> Masks:

@@ -17,10 +17,8 @@ from PIL import Image
 from refused import MPP, error_of, run_command, stand_in
 
 import wsiseg
-from wsiseg import SeamCheckOptions, _seam_run, api
-from wsiseg._seam_report import SeamCounts, Share
+from wsiseg import SeamCheckOptions, api
 from wsiseg._seam_sheet import label_edges
-from wsiseg._seam_squares import choose_squares, in_boxes, ran_there, seam_distance_px
 from wsiseg.errors import (
     OutputExists,
     OutputNotWritable,
@@ -34,6 +32,9 @@ from wsiseg.models import ModelCard, Numerics
 from wsiseg.plan import PlanOptions
 from wsiseg.records import Maps
 from wsiseg.regions import Region
+from wsiseg.seam_check import _run as _seam_run
+from wsiseg.seam_check._report import SeamCounts, Share
+from wsiseg.seam_check._squares import choose_squares, in_boxes, ran_there, seam_distance_px
 from wsiseg.testing.models import LocalNetwork
 from wsiseg.testing.painted import paint_tissue
 from wsiseg.testing.slides import ArraySlide

@@ -10,25 +10,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wsiseg.answers.cohort import Answer, cohort_stats
+    from wsiseg.answers.comparison import compare_groups
+    from wsiseg.answers.densest import densest_squares
+    from wsiseg.answers.each_run import ask_each
+    from wsiseg.answers.mixing import class_mixing
+    from wsiseg.answers.queries import Query, open_query, query
+    from wsiseg.answers.stats import region_stats, slide_stats
+    from wsiseg.answers.table_files import write_table
+    from wsiseg.answers.within import region_shape, region_warnings, stats_within
     from wsiseg.api import ComputeOptions, segment
     from wsiseg.batches import Done, Failed
-    from wsiseg.classification import Classification, ClassifyOptions, classify
-    from wsiseg.cohort import Answer, cohort_stats
-    from wsiseg.comparison import compare_groups
+    from wsiseg.classes.classification import Classification, ClassifyOptions, classify
     from wsiseg.demo import run_demo
-    from wsiseg.densest import densest_squares
     from wsiseg.doctor import run_checks
     from wsiseg.dry_run import SlideEstimate, estimate_many
-    from wsiseg.each_run import ask_each
     from wsiseg.errors import WsisegError
     from wsiseg.exporting import export_runs, list_formats
     from wsiseg.listing import SlideEntry, list_slides
     from wsiseg.many import segment_many
-    from wsiseg.mixing import class_mixing
     from wsiseg.models import list_models, load_model
     from wsiseg.parts import Part, parse_part
     from wsiseg.plan import PlanOptions
-    from wsiseg.queries import Query, open_query, query
     from wsiseg.regions import Region, read_regions
     from wsiseg.reports import Citation, WrittenReport, cite, write_report
     from wsiseg.results import Result, find_results, open_result
@@ -36,11 +39,8 @@ if TYPE_CHECKING:
     from wsiseg.scale import ScaleOptions
     from wsiseg.seam_check import SeamCheckOptions, SeamReport, seamcheck
     from wsiseg.slides import Slide, SlideInfo, open_slide
-    from wsiseg.stats import region_stats, slide_stats
     from wsiseg.status import BatchStatus, batch_status
-    from wsiseg.table_files import write_table
     from wsiseg.tissue import TissueOptions
-    from wsiseg.within import region_shape, region_warnings, stats_within
 
 __all__ = [
     "Answer",
@@ -107,17 +107,17 @@ __all__ = [
 ]
 
 _HOME = {
-    "Answer": "cohort",
+    "Answer": "answers.cohort",
     "BatchStatus": "status",
     "Citation": "reports",
-    "Classification": "classification",
-    "ClassifyOptions": "classification",
+    "Classification": "classes.classification",
+    "ClassifyOptions": "classes.classification",
     "ComputeOptions": "api",
     "Done": "batches",
     "Failed": "batches",
     "Part": "parts",
     "PlanOptions": "plan",
-    "Query": "queries",
+    "Query": "answers.queries",
     "Region": "regions",
     "Result": "results",
     "Review": "review",
@@ -133,14 +133,14 @@ _HOME = {
     "TissueOptions": "tissue",
     "WrittenReport": "reports",
     "WsisegError": "errors",
-    "ask_each": "each_run",
+    "ask_each": "answers.each_run",
     "batch_status": "status",
     "cite": "reports",
-    "class_mixing": "mixing",
-    "classify": "classification",
-    "cohort_stats": "cohort",
-    "compare_groups": "comparison",
-    "densest_squares": "densest",
+    "class_mixing": "answers.mixing",
+    "classify": "classes.classification",
+    "cohort_stats": "answers.cohort",
+    "compare_groups": "answers.comparison",
+    "densest_squares": "answers.densest",
     "estimate_many": "dry_run",
     "export_runs": "exporting",
     "find_results": "results",
@@ -149,25 +149,25 @@ _HOME = {
     "list_slides": "listing",
     "load_model": "models",
     "make_review": "review",
-    "open_query": "queries",
+    "open_query": "answers.queries",
     "open_result": "results",
     "open_slide": "slides",
     "parse_part": "parts",
-    "query": "queries",
+    "query": "answers.queries",
     "read_regions": "regions",
     "read_review": "review",
-    "region_shape": "within",
-    "region_stats": "stats",
-    "region_warnings": "within",
+    "region_shape": "answers.within",
+    "region_stats": "answers.stats",
+    "region_warnings": "answers.within",
     "run_checks": "doctor",
     "run_demo": "demo",
     "seamcheck": "seam_check",
     "segment": "api",
     "segment_many": "many",
-    "slide_stats": "stats",
-    "stats_within": "within",
+    "slide_stats": "answers.stats",
+    "stats_within": "answers.within",
     "write_report": "reports",
-    "write_table": "table_files",
+    "write_table": "answers.table_files",
 }
 
 

@@ -11,12 +11,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from wsiseg.answers.stats import names_apart
 from wsiseg.errors import OutputExists, OutputNotWritable, UsageError
 from wsiseg.exporters import ExporterProtocol, exporter_names, find_exporter
 from wsiseg.exporters.formats import FORMATS, is_installed, suffix_of
 from wsiseg.plugins import load_plugin
 from wsiseg.results import Result
-from wsiseg.stats import names_apart
 
 
 def export_runs(

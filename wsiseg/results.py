@@ -17,6 +17,8 @@ import pyarrow as pa
 
 from wsiseg._run_record import read_run
 from wsiseg._run_search import find_results
+from wsiseg.answers.densest import densest_squares
+from wsiseg.answers.mixing import class_mixing
 from wsiseg.cell_table import (
     ALL_CLASSES,
     CellFiles,
@@ -29,8 +31,7 @@ from wsiseg.cell_table import (
     read_cells,
     stream_batches,
 )
-from wsiseg.class_versions import ClassVersion, read_class_version, version_names
-from wsiseg.densest import densest_squares
+from wsiseg.classes.versions import ClassVersion, read_class_version, version_names
 from wsiseg.errors import (
     OutputExists,
     OutputNotWritable,
@@ -40,7 +41,6 @@ from wsiseg.errors import (
 )
 from wsiseg.exporters import find_exporter
 from wsiseg.geometry import Frame
-from wsiseg.mixing import class_mixing
 
 __all__ = ["Result", "class_numbers", "find_results", "finished_record", "open_result"]
 

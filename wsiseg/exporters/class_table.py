@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wsiseg.class_versions import (
+from wsiseg.classes.versions import (
     CLASSES_FORMAT,
     CLASSES_SCHEMA,
     FOLDER_NAME,

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wsiseg.answers.cohort import cohort_stats
 from wsiseg.cell_table import ALL_CLASSES
-from wsiseg.cohort import cohort_stats
 from wsiseg.errors import WsisegError
 from wsiseg.results import Result
 

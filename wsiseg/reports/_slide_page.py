@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from wsiseg.answers.detection import MULTIPLE
+from wsiseg.answers.stats import region_stats
 from wsiseg.crop_files import StoredCrops, read_crops
-from wsiseg.detection import MULTIPLE
 from wsiseg.errors import ResultNotReadable
 from wsiseg.reports._citing import Citation, cite
 from wsiseg.reports._classes import ClassRow, class_rows, colour_rules
@@ -28,7 +29,6 @@ from wsiseg.reports._shapes import Canvas, canvas_of, rings_of_file
 from wsiseg.reports._tiles_shown import ShownTiles, shown_tiles
 from wsiseg.results import Result
 from wsiseg.rundir import unreadable_tiles
-from wsiseg.stats import region_stats
 
 _KINDS = {
     "random": ("At random", "Anywhere in the analysed area: what is typical."),

@@ -1,0 +1,1 @@
+"""Answers from finished runs: counts, densities, comparisons, SQL."""
