@@ -293,3 +293,18 @@ def test_no_path_of_a_machine_in_any_frozen_result(frozen: Path) -> None:
             content = path.read_bytes()
             content = gzip.decompress(content) if path.suffix == ".gz" else content
             assert not PLACES.findall(content), path
+
+
+def test_what_people_made_of_a_frozen_result_is_read(frozen: Path, tmp_path: Path) -> None:
+    run = tmp_path / "renamed.wsiseg"
+    shutil.copytree(frozen / "4/painted.png.wsiseg", run)
+    result = wsiseg.open_result(run, classes="sizes")
+    assert {name: found["n"] for name, found in result.summary()["classes"].items()} == {
+        "Large": 20,
+        "Small": 20,
+    }
+    assert len(set(result.feature_names) & {"nearest_cell_um", "texture_entropy"}) == 2
+    assert result.cells(columns=["nearest_cell_um"])["nearest_cell_um"].null_count < 40
+    review = wsiseg.read_review(run, run / "reviews/review/edited.geojson.gz")
+    assert review.edits["random"]["deleted"] == 1
+    assert review.edits["random"]["relabelled"] == 1

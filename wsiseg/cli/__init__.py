@@ -74,11 +74,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(report)
-app.command()(cite)
 
 
-@app.command()
 def segment(
     slides: SlidesArgument,
     out: OutOption,
@@ -147,7 +144,6 @@ def segment(
     finish(tally, part)
 
 
-@app.command()
 def demo(
     out: OutOption = Path("demo"),
     slide: Annotated[Path | None, typer.Option(help="A local copy of the demo slide.")] = None,
@@ -163,7 +159,6 @@ def demo(
     typer.echo(f"page:     {result.path / 'report.html'}")
 
 
-@app.command()
 def seamcheck(
     slide_or_run: Annotated[Path, typer.Argument(help="A slide, or a run (*.wsiseg) of one.")],
     slide: Annotated[Path | None, typer.Option(help="The slide of a run.")] = None,
@@ -216,14 +211,12 @@ def seamcheck(
     raise typer.Exit(SOME_FAILED if report.has_missed else DONE)
 
 
-@app.command()
 def info(slide: Path, reader: ReaderOption = None) -> None:
     """Say what a slide is: size, levels, µm per pixel."""
     with errors_to_exit_codes(), wsiseg.open_slide(slide, reader) as opened:
         print_table(slide_facts(opened.info))
 
 
-@app.command()
 def status(
     out: Annotated[Path, typer.Argument(help="The folder that --out named.")],
     json: Annotated[
@@ -240,13 +233,6 @@ def status(
     raise typer.Exit(SOME_FAILED if found.failed else DONE)
 
 
-app.command()(export)
-
-
-app.command()(classify)
-
-
-@app.command()
 def doctor(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where results would go.")] = None,
     model: Annotated[str | None, typer.Option(help="Model to try; else the shipped one.")] = None,
@@ -264,7 +250,6 @@ def doctor(
     raise typer.Exit(SOME_FAILED if failed else DONE)
 
 
-@app.command()
 def models() -> None:
     """List the shipped models with scale, classes and licence."""
     with errors_to_exit_codes():
@@ -282,9 +267,18 @@ def models() -> None:
         )
 
 
-app.add_typer(review, name="review")
-app.command()(query)
-app.command()(stats)
+_COMMANDS = {
+    "Segment": (segment, status, demo),
+    "Look and ask": (stats, query, report, cite),
+    "Correct": (classify,),
+    "Go on elsewhere": (export,),
+    "Check": (doctor, info, models, seamcheck),
+}
+"""In the order of `--help`."""
+for _panel, _listed in _COMMANDS.items():
+    for _command in _listed:
+        app.command(rich_help_panel=_panel)(_command)
+app.add_typer(review, name="review", rich_help_panel="Correct")
 
 
 def main() -> None:
