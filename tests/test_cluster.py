@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import dask
 import psutil
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +22,7 @@ from cluster_tasks import (
     seconds_by_thread,
     threads_here,
 )
+from dask.utils import parse_timedelta
 
 import wsiseg
 from wsiseg.cluster import (
@@ -204,3 +206,32 @@ def test_each_gpu_has_one_process_and_the_cells_stay(
     assert cells(result).equals(cells(reference))
     tiles = wsiseg.open_result(result.path).run["tiles"]
     assert tiles["run"] == 12
+
+
+def test_dask_does_not_give_a_worker_up(client: Client) -> None:
+    said = dask.config.get("distributed.deploy.lost-worker-timeout")
+    assert parse_timedelta(said) > 1e6
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_dead_whenever_dask_looks_comes_back() -> None:
+    with cluster_client(ClusterOptions(workers=1)) as client:
+        started_s = time.monotonic()
+        kill_the_worker(client)
+        # Dask would look 15 s after the first death.
+        client.wait_for_workers(1, timeout=60)
+        time.sleep(max(0.0, started_s + 14.6 - time.monotonic()))
+        kill_the_worker(client)
+        time.sleep(3)
+        client.wait_for_workers(1, timeout=60)
+        assert client.submit(sum, [1, 2]).result(timeout=60) == 3
+
+
+def kill_the_worker(client: Client) -> None:
+    """Kill it, and return when the scheduler knows."""
+    pid = client.submit(os.getpid, pure=False).result(timeout=60)
+    addresses = set(client.scheduler_info()["workers"])
+    psutil.Process(pid).kill()
+    deadline = time.monotonic() + 10
+    while addresses & set(client.scheduler_info()["workers"]) and time.monotonic() < deadline:
+        time.sleep(0.05)
