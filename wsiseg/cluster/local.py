@@ -95,8 +95,8 @@ def process_settings() -> dict[str, Any]:
     """Return Dask's settings for processes that this one starts."""
     return {
         **WORKER_SETTINGS,
-        # A nanny starts its worker again each time it dies.  But so long after each death Dask looks
-        # whether the worker is there, and if it happens to be dead again then, it ends the nanny.
+        # A nanny starts its worker again each time it dies.  But so long after each death Dask
+        # looks whether the worker is there; if it happens to be dead again, it ends the nanny.
         "distributed.deploy.lost-worker-timeout": "1000 days",
         "distributed.worker.multiprocessing-method": "spawn",
         "distributed.worker.daemon": False,
