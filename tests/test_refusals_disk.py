@@ -151,10 +151,11 @@ INTERRUPTIBLE = """
     from refused import STAND_IN
     from dataclasses import replace
     from wsiseg import api, many
-    from wsiseg.cli import app
+    from wsiseg.cli import main
     api.load_model = many.load_model = lambda name: replace(STAND_IN, pause_s=0.5)
-    app()
+    main()
 """
+"""As a command runs: bare KeyboardInterrupt may be swallowed by an import under way."""
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent")
