@@ -30,11 +30,12 @@ from scipy.spatial.distance import cdist
 from train_default import CONSEP_CLASSES
 
 import wsiseg
+from wsiseg.labels.folders import read_folder
+from wsiseg.labels.records import LabelledImage
 from wsiseg.models import DEFAULT_MODEL, load_model
 from wsiseg.models.card import ModelCard
 from wsiseg.records import UNKNOWN_CLASS
 from wsiseg.rundir import write_json
-from wsiseg.training.labels import LabelledImage, read_folder
 
 MPP = 0.25
 RADIUS_UM = 3.0

@@ -25,13 +25,14 @@ from PIL import Image
 import wsiseg
 from wsiseg.decode import DecodeOptions
 from wsiseg.evaluation.metrics import aji, dice, panoptic_quality
+from wsiseg.labels.folders import read_folder
+from wsiseg.labels.records import LabelledImage, split_by_patient
 from wsiseg.models import ModelCard, NucleusClass
 from wsiseg.models.hovernet import HoverNet, NetworkSpec
 from wsiseg.quality import appearance_of
 from wsiseg.rundir import write_json
 from wsiseg.training.fit import TrainOptions, fit
 from wsiseg.training.imagenet import load_encoder_weights
-from wsiseg.training.labels import LabelledImage, read_folder, split_by_patient
 from wsiseg.training.publish import publish_model
 
 NAME = "nuclei-40x-v0"

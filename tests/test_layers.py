@@ -33,7 +33,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         *("answers/cohort_metadata", "answers/table_files"),
         *("answers/table_rows", "answers/table_targets"),
         *("parts", "claims", "unfinished"),
-        *("slides/", "models/", "exporters/"),
+        *("slides/", "models/", "exporters/", "labels/"),
     ),
     (
         *("models/hovernet", "models/device", "predict", "first_look", "results"),

@@ -21,12 +21,13 @@ from PIL import Image
 from torch.utils.data import default_collate
 
 from wsiseg.errors import MissingDependency
+from wsiseg.labels.folders import read_folder
+from wsiseg.labels.records import LabelledImage, patient_of, split_by_patient
 from wsiseg.models.hovernet import HoverNet, NetworkSpec
 from wsiseg.records import UNKNOWN_CLASS
 from wsiseg.training.augment import AugmentOptions, Crop, random_crop
 from wsiseg.training.fit import Batch, Crops, TrainOptions, fit, fit_batches
 from wsiseg.training.imagenet import load_encoder_weights
-from wsiseg.training.labels import LabelledImage, patient_of, read_folder, split_by_patient
 from wsiseg.training.targets import distance_targets
 
 Labels = NDArray[np.int32]

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg.training.labels import LabelledImage
+from wsiseg.labels.records import LabelledImage
 
 # Optical density of haematoxylin, eosin and a residual
 # (Ruifrok & Johnston 2001, Anal Quant Cytol Histol 23:291).

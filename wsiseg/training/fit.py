@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from wsiseg.labels.records import LabelledImage
 from wsiseg.models.hovernet import HoverNet, to_input
 from wsiseg.training.augment import AugmentOptions, random_crop
-from wsiseg.training.labels import LabelledImage
 from wsiseg.training.losses import LossWeights, total_loss
 from wsiseg.training.targets import distance_targets
 

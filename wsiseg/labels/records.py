@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-
-from wsiseg.records import UNKNOWN_CLASS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +22,10 @@ class LabelledImage:
     """(h, w); 0 is background."""
     classes: NDArray[np.uint8]
     """(h, w); class index from 0, `UNKNOWN_CLASS` where not known."""
+    mpp: float = 0.25
+    """µm per pixel."""
+    ignored: NDArray[np.bool_] | None = None
+    """(h, w); True where nothing is known, neither learned from nor scored.  None: nowhere."""
 
     def __post_init__(self) -> None:
         shape = self.rgb.shape[:2]
@@ -35,38 +34,29 @@ class LabelledImage:
                 f"{self.name}: image {shape}, instances {self.instances.shape} and classes "
                 f"{self.classes.shape} differ in size; one label per pixel is needed"
             )
+        if self.ignored is not None and self.ignored.shape != shape:
+            raise ValueError(
+                f"{self.name}: image {shape} and ignored pixels {self.ignored.shape} differ in "
+                "size; one value per pixel is needed"
+            )
 
 
-def read_folder(folder: Path, class_ids: dict[int, int]) -> list[LabelledImage]:
-    """Read a folder of `images/`, `inst/` and, where classes are known, `types/`.
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelSet:
+    """Annotated images of one origin, with the same things annotated in all of them."""
 
-    Parameters
-    ----------
-    folder : Path
-        Holds `manifest.csv` with a column `name`.
-    class_ids : dict of int to int
-        Class index for each value in `types/*.png`.
-
-    Returns
-    -------
-    list of LabelledImage
-        In the manifest's order.
-    """
-    with (folder / "manifest.csv").open(newline="") as lines:
-        names = [row["name"] for row in csv.DictReader(lines)]
-    return [_read_image(folder, name, class_ids) for name in names]
-
-
-def _read_image(folder: Path, name: str, class_ids: dict[int, int]) -> LabelledImage:
-    rgb = np.asarray(Image.open(folder / "images" / f"{name}.png").convert("RGB"))
-    instances = np.asarray(Image.open(folder / "inst" / f"{name}.png")).astype(np.int32)
-    classes = np.full(instances.shape, UNKNOWN_CLASS, np.uint8)
-    types = folder / "types" / f"{name}.png"
-    if types.exists():
-        values = np.asarray(Image.open(types))
-        for value, index in class_ids.items():
-            classes[(values == value) & (instances > 0)] = index
-    return LabelledImage(name, patient_of(name), rgb, instances, classes)
+    name: str
+    """For logs and errors."""
+    images: tuple[LabelledImage, ...]
+    """At least one.  Their `classes` are indices into the class list of all sets together."""
+    class_names: tuple[str, ...]
+    """Classes annotated here; () where only nuclei are."""
+    weight: float = 1.0
+    """Share of the crops of a training that come from this set, among all sets' weights."""
+    licence: str = ""
+    """SPDX expression or words; empty: not known."""
+    organs: dict[str, str] = field(default_factory=dict)
+    """Organ of each image by name, where known."""
 
 
 def patient_of(name: str) -> str:
