@@ -24,17 +24,20 @@ def names_of_keys(described: SetDescription, of: LabelFormat) -> dict[str, str]:
         If the user names a value that the format does not have.
     """
     values = {name.casefold(): value for value, name in of.value_names.items()}
-    given = {}
+    values |= {value: value for value in of.value_names}
+    found = dict(of.class_of)
+    for key, name in described.class_of_any.items():
+        if not values or values.get(key.casefold()):
+            found[values.get(key.casefold(), key)] = name
     for key, name in described.class_of.items():
-        value = key if key in of.value_names else values.get(key.casefold(), key)
-        if of.value_names and value not in of.value_names:
+        if values and key.casefold() not in values and key not in values:
             known = ", ".join(f"{v} ({n})" if v != n else v for v, n in of.value_names.items())
             raise UsageError(
-                f"{described.name}: class_of names {key!r}, which {of.title} does not have; it has "
-                f"{known}"
+                f"{described.name}: class_of names {key!r}, which the format {of.name} does not "
+                f"have; it has {known}"
             )
-        given[value] = name
-    return {**of.class_of, **given}
+        found[values.get(key.casefold(), key)] = name
+    return found
 
 
 def classes_of(

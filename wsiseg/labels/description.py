@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -91,7 +91,7 @@ def _plain(path: Path, options: LabelOptions, name: str | None = None) -> SetDes
         path,
         mpp=options.mpp,
         licence=options.licence,
-        class_of=options.class_of,
+        class_of_any=options.class_of,
         patient=options.patient,
         overlaps=options.overlaps,
     )
@@ -165,16 +165,15 @@ def _described(
     overlaps = table.get("overlaps", base.overlaps)
     if overlaps not in get_args(OverlapRule):
         raise UsageError(f'{where}: overlaps is {overlaps!r}; "refuse" or "resolve" is needed')
-    return SetDescription(
-        base.name,
-        target,
-        table.get("format", ""),
-        None if mpp is None else float(mpp),
-        weight,
-        table.get("licence", base.licence),
-        table.get("class_of", base.class_of),
-        table.get("patient", base.patient),
-        cast(OverlapRule, overlaps),
-        table.get("organ", ""),
-        path.parent / table["slide"] if "slide" in table else None,
+    return replace(
+        base,
+        format=table.get("format", ""),
+        mpp=None if mpp is None else float(mpp),
+        weight=weight,
+        licence=table.get("licence", base.licence),
+        class_of=table.get("class_of", {}),
+        patient=table.get("patient", base.patient),
+        overlaps=cast(OverlapRule, overlaps),
+        organ=table.get("organ", ""),
+        slide=path.parent / table["slide"] if "slide" in table else None,
     )

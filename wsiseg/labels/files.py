@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ IMAGE_SUFFIXES = PICTURE_SUFFIXES | SLIDE_SUFFIXES
 _DEEPEST = 3
 _MOST_NAMED = 3
 _LARGEST_PX = 1 << 27
+_DAMAGED_MAT = (OSError, ValueError, TypeError, LookupError, EOFError, zlib.error)
+"""What reading a damaged MATLAB file may end in, deep inside."""
 
 
 def files_below(folder: Path, suffixes: Iterable[str], deepest: int = _DEEPEST) -> list[Path]:
@@ -186,6 +189,7 @@ def read_mat(path: Path, names: Sequence[str]) -> Mapping[str, NDArray[Any]]:
     """
     # Scipy takes long to import.
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     try:
         found: Mapping[str, NDArray[Any]] = loadmat(path, variable_names=list(names))
@@ -193,8 +197,7 @@ def read_mat(path: Path, names: Sequence[str]) -> Mapping[str, NDArray[Any]]:
         raise LabelsNotReadable(
             f"{path}: is of MATLAB 7.3, which is not read; save it with -v7"
         ) from error
-    # A damaged file may end in any of these, deep in the reader.
-    except (OSError, ValueError, TypeError, KeyError, IndexError, EOFError) as error:
+    except (MatReadError, *_DAMAGED_MAT) as error:
         raise LabelsNotReadable(
             f"{path}: is no MATLAB file that can be read ({_short(error)}); copy it again"
         ) from error
@@ -204,10 +207,11 @@ def read_mat(path: Path, names: Sequence[str]) -> Mapping[str, NDArray[Any]]:
 def mat_variables(path: Path) -> frozenset[str]:
     """Return the names of the variables in a MATLAB file; none if it is not readable."""
     from scipy.io import whosmat
+    from scipy.io.matlab import MatReadError
 
     try:
         return frozenset(name for name, *_ in whosmat(path))
-    except (OSError, ValueError, TypeError, NotImplementedError, IndexError, EOFError):
+    except (MatReadError, NotImplementedError, *_DAMAGED_MAT):
         return frozenset()
 
 

@@ -42,7 +42,8 @@ from wsiseg.slides.protocol import SlideInfo
 _REGION_CLASSES = frozenset({"region", "training", "training region"})
 _REGION_NAME = re.compile(r"(review|region|training|training region)( ?\d+)?", re.IGNORECASE)
 _LARGEST_NUCLEUS_UM2 = 2000.0
-_LARGEST_WHOLE_PX = 1 << 25
+LARGEST_WHOLE_PX = 1 << 25
+"""A larger image needs regions."""
 _LABEL_SUFFIXES = (".geojson", ".geojson.gz")
 
 
@@ -178,7 +179,7 @@ def _area_px2(polygons: Sequence[Rings]) -> float:
 
 def _refuse_unusable(parts: _Sorted, image: Path, labels: Path, info: SlideInfo) -> None:
     size_px = info.width_px, info.height_px
-    if not parts.regions and info.width_px * info.height_px > _LARGEST_WHOLE_PX:
+    if not parts.regions and info.width_px * info.height_px > LARGEST_WHOLE_PX:
         raise UsageError(
             f"{labels}: has no region, and {image} has {size_px[0]:,} × {size_px[1]:,} px, in "
             "which nuclei that nobody drew would count as background; draw annotations of the "

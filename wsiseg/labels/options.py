@@ -56,11 +56,14 @@ class SetDescription:
     format: str = ""
     """Name of its format; empty: the content tells."""
     mpp: float | None = None
-    """See `LabelOptions`; so `class_of`, `patient`, `licence`, `overlaps`."""
+    """See `LabelOptions`; so `licence`, `class_of`, `patient`, `overlaps`."""
     weight: float = 1.0
     """Share of the crops of a training, among all sets' weights."""
     licence: str = ""
     class_of: Mapping[str, str] = field(default_factory=dict)
+    """Every key must be one the format has."""
+    class_of_any: Mapping[str, str] = field(default_factory=dict)
+    """Said of all sets together; keys that the format does not have are for others."""
     patient: str = ""
     overlaps: OverlapRule = "refuse"
     organ: str = ""
