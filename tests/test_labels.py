@@ -404,6 +404,31 @@ def test_a_slide_is_read_in_its_regions_only(shared: Path, tmp_path: Path) -> No
         read_one(toml, LabelOptions())
 
 
+# Sizes that cannot be
+
+
+def test_a_background_that_is_not_0_and_a_wrong_scale_are_told(tmp_path: Path) -> None:
+    one = truth()
+    write_folder(tmp_path, {"a": one})
+    assert read_label_sets([tmp_path], NAMED).notes == ()
+    (said,) = read_label_sets([tmp_path], replace(NAMED, mpp=0.02)).notes
+    assert "half of the nuclei are smaller than 0." in said
+    labels = np.where(one.labels == 0, 99, one.labels).astype(np.uint8)
+    write_png(tmp_path / "inst" / "a.png", labels)
+    *_, said = read_label_sets([tmp_path], replace(NAMED, mpp=0.6)).notes
+    assert "1 labels are larger than 2,000 µm²; is the background 0" in said
+    write_png(tmp_path / "inst" / "a.png", labels * 0)
+    (said,) = read_label_sets([tmp_path], NAMED).notes
+    assert "no image has a nucleus" in said
+
+
+def test_masks_beside_images_are_no_images(tmp_path: Path) -> None:
+    WRITERS["monuseg"](tmp_path, truths())
+    for name, one in truths().items():
+        write_png(tmp_path / "Binary masks" / f"{name}.png", one.rgb)
+    assert len(read_one(tmp_path).images) == 2
+
+
 # Several sets
 
 
@@ -535,11 +560,16 @@ def test_a_review_that_came_back_is_training_data(tmp_path: Path) -> None:
     [
         ("nucls_sample", {"1": "", "2": "Epithelial"}, 640, 15),
         ("dsb2018_brightfield", {}, 4550, 107),
+        ("monuseg_train", {}, 17_020, 30),
+        ("consep_train", dict(zip("1234", "MIES", strict=True)), 15_555, 27),
     ],
 )
 def test_real_folders_are_read(
     shared: Path, folder: str, class_of: dict[str, str], n_nuclei: int, n_images: int
 ) -> None:
-    found = read_one(shared / "data" / folder, replace(PLAIN, class_of=class_of))
+    sets = read_label_sets([shared / "data" / folder], replace(PLAIN, class_of=class_of))
+    (found,) = sets.sets
+    # As their description says, and nothing to settle by rule.
+    assert sets.notes == ()
     assert sum(int(image.instances.max()) for image in found.images) == n_nuclei
     assert len(found.images) == n_images
