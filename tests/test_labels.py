@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -373,6 +374,17 @@ def test_coordinates_are_relative_to_the_origin_the_file_names(tmp_path: Path) -
     write_drawn(tmp_path, [feature(square(10, 10))], origin_px=[30, 50])
     (image,) = read_one(tmp_path).images
     assert np.array_equal(image.instances == 1, pixels((40, 60, 48, 68), size=(200, 200)))
+
+
+@pytest.mark.parametrize("end", [".geojson", ".png.geojson", ".png.training.geojson.gz"])
+def test_a_file_belongs_to_the_image_it_is_called_after(tmp_path: Path, end: str) -> None:
+    write_drawn(tmp_path, [feature(square(10, 10))])
+    content = (tmp_path / "a.geojson").read_bytes()
+    (tmp_path / "a.geojson").unlink()
+    path = tmp_path / f"a{end}"
+    path.write_bytes(gzip.compress(content) if end.endswith("gz") else content)
+    write_png(tmp_path / "b" / "aa.png", np.zeros((9, 9, 3), np.uint8))
+    assert read_one(path).images[0].name == "a"
 
 
 def test_outlines_of_another_image_are_refused(tmp_path: Path) -> None:

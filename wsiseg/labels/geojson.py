@@ -91,8 +91,9 @@ def read_geojson(described: SetDescription) -> Iterator[FoundImage]:
 
 
 def _stem(labels: Path) -> str:
-    """Return the name of a label file without what says that it is GeoJSON."""
-    return re.sub(r"\.geojson(\.gz)?$", "", labels.name, flags=re.IGNORECASE)
+    """Return the name of a label file without what our scripts for QuPath add to a slide's."""
+    added = r"(\.(training|corrected|review))?\.geojson(\.gz)?$"
+    return re.sub(added, "", labels.name, flags=re.IGNORECASE)
 
 
 def _fits(image: Path, labels: Path) -> bool:
