@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from wsiseg.dry_run import SlideEstimate, estimate_many
     from wsiseg.errors import WsisegError
     from wsiseg.exporting import export_runs, list_formats
+    from wsiseg.labels.options import LabelOptions
+    from wsiseg.labels.reading import read_label_sets
+    from wsiseg.labels.records import LabelledImage, LabelSet, LabelSets
     from wsiseg.listing import SlideEntry, list_slides
     from wsiseg.many import segment_many
     from wsiseg.models import list_models, load_model
@@ -51,6 +54,10 @@ __all__ = [
     "ComputeOptions",
     "Done",
     "Failed",
+    "LabelOptions",
+    "LabelSet",
+    "LabelSets",
+    "LabelledImage",
     "Part",
     "PlanOptions",
     "Query",
@@ -90,6 +97,7 @@ __all__ = [
     "open_slide",
     "parse_part",
     "query",
+    "read_label_sets",
     "read_regions",
     "read_review",
     "region_shape",
@@ -115,6 +123,10 @@ _HOME = {
     "ComputeOptions": "api",
     "Done": "batches",
     "Failed": "batches",
+    "LabelOptions": "labels.options",
+    "LabelSet": "labels.records",
+    "LabelSets": "labels.records",
+    "LabelledImage": "labels.records",
     "Part": "parts",
     "PlanOptions": "plan",
     "Query": "answers.queries",
@@ -154,6 +166,7 @@ _HOME = {
     "open_slide": "slides",
     "parse_part": "parts",
     "query": "answers.queries",
+    "read_label_sets": "labels.reading",
     "read_regions": "regions",
     "read_review": "review",
     "region_shape": "answers.within",
