@@ -161,9 +161,7 @@ def _measure(
         length = here_px.sum() + there_px.sum()
         measured[k, 0] = max(_percentile(forth, here_px), _percentile(back, there_px))
         measured[k, 1] = ((forth * here_px).sum() + (back * there_px).sum()) / length
-        measured[k, 2] = (
-            here_px[forth <= tolerance_px].sum() + there_px[back <= tolerance_px].sum()
-        )
+        measured[k, 2] = here_px[forth <= tolerance_px].sum() + there_px[back <= tolerance_px].sum()
         measured[k, 3] = length
     return measured
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -133,8 +134,8 @@ class EvaluateOptions:
 
     mpp: float | None = None
     """µm per pixel of label images whose files do not say."""
-    class_map: str | None = None
-    """`theirs=ours` pairs, separated by commas; nothing after `=`: class not known."""
+    class_of: Mapping[str, str] = field(default_factory=dict)
+    """Our name for a class of either side; "": class not known; "-": a region to ignore."""
     radius_um: float = 3.0
     """Centroids further apart are no pair: 12 px at 0.25 µm/px, as in HoVer-Net's code."""
     tolerance_um: float = 0.5
