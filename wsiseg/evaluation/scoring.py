@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from wsiseg.evaluation.class_figures import class_figures_of, over_classes_figures
 from wsiseg.evaluation.figures import Averaging, Figure, figures_of
-from wsiseg.evaluation.formulas import Columns, Numbers
+from wsiseg.evaluation.formulas import Columns, Numbers, ratio
 from wsiseg.evaluation.records import EvaluateOptions, ScoredPair
 from wsiseg.evaluation.sampling import Estimate, bootstrap
 from wsiseg.evaluation.tallies import Tally, columns_of, of_class, tally_pair
@@ -55,6 +55,9 @@ class ImageScore:
     n_truth: int
     n_found: int
     mm2: float
+    """Area that is scored."""
+    matched_area_um2: float | None
+    """Mean annotated area of matched nuclei."""
     figures: Mapping[str, float | None]
     classes: Mapping[str, Mapping[str, float | None]]
     """By class; empty for an image without classes."""
@@ -218,6 +221,7 @@ def _images(
     classes: Mapping[int, str],
 ) -> list[ImageScore]:
     overall = _own_values(columns, figures)
+    areas = ratio(columns["area_t"], columns["tp"])
     of_classes = {
         name: _own_values(of_class(columns, k), class_figures) for k, name in classes.items()
     }
@@ -229,6 +233,7 @@ def _images(
             n_truth=round(float(columns["n_truth"][i])),
             n_found=round(float(columns["n_found"][i])),
             mm2=float(columns["mm2"][i]),
+            matched_area_um2=_plain(areas[i]),
             figures={name: _plain(values[i]) for name, values in overall.items()},
             classes={
                 name: {figure: _plain(values[i]) for figure, values in mine.items()}

@@ -44,7 +44,7 @@ def tally_pair(pair: ScoredPair, n_classes: int, options: EvaluateOptions) -> Ta
     options : EvaluateOptions
         How nuclei are paired.
     """
-    truth, found, area_px = _scored_part(pair.truth, pair.found)
+    truth, found, area_px = scored_part(pair.truth, pair.found)
     overlaps = count_overlaps(truth.labels, found.labels)
     matched = np.flatnonzero(overlaps.iou > MATCH_IOU)
     pairs = np.stack([overlaps.reference_index[matched], overlaps.predicted_index[matched]], axis=1)
@@ -96,7 +96,7 @@ CLASS_SUMS = (
 """Sums of each class."""
 
 
-def _scored_part(
+def scored_part(
     truth: InstanceImage, found: InstanceImage
 ) -> tuple[InstanceImage, InstanceImage, int]:
     """Return both without the pixels that either ignores, and the number of pixels left.

@@ -59,6 +59,18 @@ class LabelSet:
     """Organ of each image by name, where known."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelSets:
+    """Annotated images of several origins, with one list of classes."""
+
+    sets: tuple[LabelSet, ...]
+    """At least one; their names differ."""
+    class_names: tuple[str, ...]
+    """The common list; `LabelledImage.classes` are indices into it.  () where no set has any."""
+    notes: tuple[str, ...] = ()
+    """What was settled by rule while reading and the user should know, a sentence each."""
+
+
 def patient_of(name: str) -> str:
     """Return the patient of an image: `TCGA-XX-XXXX` for TCGA, else the image itself."""
     return name[:12] if name.startswith("TCGA-") else name
