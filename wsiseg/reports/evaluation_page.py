@@ -10,12 +10,13 @@ from wsiseg.evaluation.evaluation import IGNORED_RULE, Evaluation, interval_rule
 from wsiseg.evaluation.figures import AVERAGING, Averaging
 from wsiseg.evaluation.sampling import Estimate
 from wsiseg.evaluation.scoring import FigureScore, ImageScore
-from wsiseg.reports._numbers import NONE, short
+from wsiseg.reports._numbers import short
 from wsiseg.reports._pictures import data_address
 from wsiseg.reports._rendering import render
 from wsiseg.reports.plots import Curve, Forest, Scatter, bland_altman, curves, forest
 
 _HEADLINES = ("pq", "aji", "dice", "f1_centroid", "mpq_plus", "surface_dice", "hd95_um")
+_MOST_HEADLINES = 6
 _OF_READERS = (
     ("pq", "PQ"),
     ("dq", "F1 at IoU > 0.5"),
@@ -45,8 +46,8 @@ class FigureRow:
 
     title: str
     unit: str
-    pooled: str
-    macro: str
+    pooled: Cell
+    macro: Cell
     n: int
     n_images: int
     definition: str
@@ -79,11 +80,19 @@ class ShownImage:
 
 
 @dataclass(frozen=True, slots=True)
+class Cell:
+    """A value and its interval, as text."""
+
+    value: str
+    interval: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class TableOf:
-    """Rows of text under column names."""
+    """Rows of cells, each with its name, under column names."""
 
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +100,8 @@ class EvaluationView:
     """All that the page shows."""
 
     evaluation: Evaluation
-    headlines: tuple[tuple[str, str, str], ...]
-    """Title, value, interval."""
+    headlines: tuple[tuple[str, str, str, str], ...]
+    """Title, value, unit, interval."""
     figures: tuple[FigureRow, ...]
     class_figures: tuple[FigureRow, ...]
     """Definitions of the figures of a class; no values."""
@@ -158,34 +167,31 @@ def interval_text(estimate: Estimate | None) -> str:
     return f"{short(estimate.low)} to {short(estimate.high)}"
 
 
-def estimate_text(estimate: Estimate | None) -> str:
-    """Return a value with its interval."""
-    if estimate is None or estimate.value is None:
-        return NONE
-    interval = interval_text(estimate)
-    return short(estimate.value) + (f" ({interval})" if interval else "")
+def cell_of(estimate: Estimate | None) -> Cell:
+    """Return an estimate as text; empty where there is no such average."""
+    if estimate is None:
+        return Cell("")
+    return Cell(short(estimate.value), interval_text(estimate))
 
 
-def _headlines(figures: Mapping[str, FigureScore]) -> Iterator[tuple[str, str, str]]:
-    for name in _HEADLINES:
-        if name in figures:
-            score = figures[name]
-            unit = f" {score.figure.unit}" if score.figure.unit else ""
-            title = score.figure.title.split(" (")[0]
-            yield title, short(score.first.value) + unit, interval_text(score.first)
+def _headlines(figures: Mapping[str, FigureScore]) -> Iterator[tuple[str, str, str, str]]:
+    there = [figures[name] for name in _HEADLINES if name in figures]
+    for score in there[:_MOST_HEADLINES]:
+        title = score.figure.title.split(" (")[0]
+        yield title, short(score.first.value), score.figure.unit, interval_text(score.first)
 
 
 def _row(score: FigureScore) -> FigureRow:
     figure = score.figure
     return FigureRow(
-        figure.title,
-        figure.unit,
-        estimate_text(score.pooled),
-        estimate_text(score.macro) if score.macro is not None else "",
-        score.n,
-        score.n_images,
-        figure.definition,
-        figure.source,
+        title=figure.title,
+        unit=figure.unit,
+        pooled=cell_of(score.pooled),
+        macro=cell_of(score.macro),
+        n=score.n,
+        n_images=score.n_images,
+        definition=figure.definition,
+        source=figure.source,
     )
 
 
@@ -199,8 +205,10 @@ def _class_table(classes: Mapping[str, Mapping[str, FigureScore]]) -> TableOf:
     rows = tuple(
         (
             name,
-            f"{of['f1'].n:,}",
-            *(estimate_text(of[figure].first) for figure, _ in _OF_CLASS[1:]),
+            (
+                Cell(f"{of['f1'].n:,}"),
+                *(cell_of(of[figure].first) for figure, _ in _OF_CLASS[1:]),
+            ),
         )
         for name, of in classes.items()
     )
@@ -227,8 +235,10 @@ def _organ_table(evaluation: Evaluation) -> TableOf:
     rows = tuple(
         (
             organ,
-            f"{sum(image.organ == organ for image in evaluation.scores.images)}",
-            *(estimate_text(score.first) for score in of.values()),
+            (
+                Cell(f"{sum(image.organ == organ for image in evaluation.scores.images)}"),
+                *(cell_of(score.first) for score in of.values()),
+            ),
         )
         for organ, of in organs.items()
     )

@@ -135,7 +135,7 @@ def bland_altman(
     title, axis : str
         Of the plot and its x axis.
     points : sequence of (str, float, float)
-        Name, mean, difference; at least one.
+        Name, mean (not negative), difference; at least one.
     levels : sequence of Estimate
         Mean difference, lower and upper limit.
     """
@@ -147,6 +147,7 @@ def bland_altman(
     heights = [difference for _, _, difference in points] + [v for _, v in known] + [0.0]
     low, high = _padded(min(heights), max(heights))
     left, right = _padded(min(m for _, m, _ in points), max(m for _, m, _ in points))
+    left = max(left, 0.0)
 
     def y(value: float) -> float:
         return 8 + (_HEIGHT - 16) * (high - value) / (high - low)
