@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from wsiseg.errors import UsageError
 from wsiseg.evaluation.records import EvaluateOptions, InstanceImage, ScoredPair
-from wsiseg.labels.folders import read_folder
-from wsiseg.labels.records import LabelledImage, LabelSet, LabelSets
+from wsiseg.labels.options import LabelOptions
+from wsiseg.labels.reading import read_label_sets
+from wsiseg.labels.records import LabelledImage, LabelSets
 from wsiseg.records import UNKNOWN_CLASS
 
 UNKNOWN_NUCLEUS = ""
@@ -65,16 +66,9 @@ def read_labels(
     if isinstance(given, LabelSets):
         return reader_of(given, said)
     paths = [Path(given)] if isinstance(given, str | Path) else [Path(path) for path in given]
-    images, names = [], []
-    for path in paths:
-        ids = {}
-        for value, name in options.class_of.items():
-            if value.isdigit() and name:
-                names += [name] if name not in names else []
-                ids[int(value)] = names.index(name)
-        images += read_folder(path, ids)
-    sets = LabelSets((LabelSet(paths[0].name, tuple(images), tuple(names)),), tuple(names))
-    return reader_of(sets, paths[0].name)
+    sets = read_label_sets(paths, LabelOptions(mpp=options.mpp, class_of=options.class_of))
+    # A name without folders, which are nobody's business in a page that is passed on.
+    return reader_of(sets, ", ".join(path.absolute().name for path in paths))
 
 
 def reader_of(sets: LabelSets, said: str) -> Reader:
