@@ -11,9 +11,9 @@ import shapely
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsiseg._drawing import fill_ring
 from wsiseg.errors import ResultNotReadable, UsageError
 from wsiseg.evaluation.records import InstanceImage
+from wsiseg.labels.outlined import fill_rings
 from wsiseg.labels.records import LabelledImage
 from wsiseg.records import UNKNOWN_CLASS
 from wsiseg.results import Result
@@ -72,21 +72,18 @@ def paint_result(
 def _paint(labels: NDArray[np.int32], polygon: shapely.Geometry, label: int) -> bool:
     """Paint an outline where nothing is painted yet; say whether there was any pixel."""
     height, width = labels.shape
-    left, top, right, bottom = (float(v) for v in polygon.bounds)
-    x0, y0 = max(int(left), 0), max(int(top), 0)
-    x1, y1 = min(int(np.ceil(right)), width), min(int(np.ceil(bottom)), height)
-    if x1 <= x0 or y1 <= y0:
-        return False
-    inside = np.zeros((y1 - y0, x1 - x0), np.bool_)
+    painted = False
     for part in shapely.get_parts(polygon):
-        for ring in (part.exterior, *part.interiors):
-            # Even-odd, so holes are left open.
-            points = np.asarray(ring.coords, np.float64)[:-1, :2]
-            inside ^= fill_ring(points, x0, y0, x1 - x0, y1 - y0)
-    there = labels[y0:y1, x0:x1]
-    inside &= there == 0
-    there[inside] = label
-    return bool(inside.any())
+        rings = [
+            np.asarray(ring.coords, np.float64)[:-1, :2]
+            for ring in (part.exterior, *part.interiors)
+        ]
+        box, inside = fill_rings(rings, width, height)
+        there = labels[box.y_px : box.y_end_px, box.x_px : box.x_end_px]
+        inside &= there == 0
+        there[inside] = label
+        painted |= bool(inside.any())
+    return painted
 
 
 def segment_labelled(
