@@ -221,6 +221,18 @@ def test_a_truth_without_classes_scores_none(moved: Path, tmp_path: Path) -> Non
     assert "the truth has no classes: none is scored" in found.notes
 
 
+def test_the_document_defines_every_figure(truth: Path) -> None:
+    document = Path(__file__).resolve().parent.parent / "docs" / "evaluation.md"
+    text = document.read_text(encoding="utf-8")
+    scores = wsiseg.evaluate(truth, truth, OPTIONS).scores
+    every = [*scores.figures.values(), *scores.classes["Epithelial"].values()]
+    for score in every:
+        assert f"`{score.figure.name}`" in text
+        doi = score.figure.source.partition("doi:")[2]
+        assert doi in text, score.figure.name
+    assert len(every) > 35
+
+
 def refusal(*arguments: object, **more: object) -> str:
     with pytest.raises(wsiseg.WsisegError) as caught:
         wsiseg.evaluate(*arguments, **more)  # type: ignore[arg-type]
