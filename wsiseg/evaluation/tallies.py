@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg.evaluation.boundaries import outline_distances, outline_lengths_px
+from wsiseg.evaluation.boundaries import outline_distances, outline_elements, total_length_px
 from wsiseg.evaluation.detection import centroids_um, detect
 from wsiseg.evaluation.metrics import (
     MATCH_IOU,
@@ -150,13 +150,13 @@ def _outline_sums(
     truth: InstanceImage, found: InstanceImage, pairs: NDArray[np.int64], tolerance_um: float
 ) -> Tally:
     mpp = truth.mpp
-    near = outline_distances(truth.labels, found.labels, pairs, tolerance_um / mpp)
-    lengths = [outline_lengths_px(each.labels).sum() for each in (truth, found)]
+    outlines = outline_elements(truth.labels), outline_elements(found.labels)
+    near = outline_distances(*outlines, pairs, tolerance_um / mpp)
     return {
         "hd95_um": near.hd95_px.sum() * mpp,
         "distance_um": near.distance_px.sum() * mpp,
-        "within_um": near.within_px.sum() * mpp,
-        "length_um": sum(lengths) * mpp,
+        "within_um": near.all_within_px * mpp,
+        "length_um": total_length_px(outlines) * mpp,
         "surface_dice": (near.within_px / near.length_px).sum(),
     }
 
