@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -213,6 +214,26 @@ def test_masks_and_painted_outlines_agree(truth: Path, tmp_path: Path) -> None:
     assert np.array_equal(painted.labels, masks)
     names = result.cells(columns=["class_name"])["class_name"].to_pylist()
     assert [result.class_names[k] for k in painted.classes] == names
+
+
+def test_label_images_alone_can_be_judged(truth: Path, moved: Path, tmp_path: Path) -> None:
+    want = wsiseg.evaluate(moved, truth, OPTIONS).scores.images
+    bare = tmp_path / "bare"
+    shutil.copytree(moved, bare, ignore=shutil.ignore_patterns("images", "manifest.csv"))
+    assert wsiseg.evaluate(bare, truth, OPTIONS).scores.images == want
+    arrays = tmp_path / "arrays"
+    arrays.mkdir()
+    for name in NAMES:
+        labels = np.asarray(Image.open(moved / "inst" / f"{name}.png"))
+        np.save(arrays / f"{name}.npy", labels)
+    found = wsiseg.evaluate(arrays, truth, OPTIONS)
+    assert [i.figures["pq"] for i in found.scores.images] == [i.figures["pq"] for i in want]
+    assert found.scores.classes == {}
+    assert "arrays has no classes that the truth knows: none is scored" in found.notes
+    (bare / "types" / f"{NAMES[0]}.png").unlink()
+    assert "the classes of all images" in refusal(bare, truth, OPTIONS)
+    np.save(arrays / f"{NAMES[0]}.npy", labels / 3)
+    assert NAMES[0] in refusal(arrays, truth, OPTIONS)
 
 
 def test_a_truth_without_classes_scores_none(moved: Path, tmp_path: Path) -> None:

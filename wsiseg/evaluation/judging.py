@@ -20,6 +20,12 @@ from wsiseg.evaluation.annotated import (
 )
 from wsiseg.evaluation.evaluation import Evaluation, ReaderComparison
 from wsiseg.evaluation.found import paint_result, segment_labelled
+from wsiseg.evaluation.label_images import (
+    LabelImages,
+    class_values,
+    label_images_in,
+    read_label_image,
+)
 from wsiseg.evaluation.records import (
     EvaluateOptions,
     InstanceImage,
@@ -74,9 +80,9 @@ def evaluate(
     Parameters
     ----------
     pred
-        Labels in any format that `wsiseg train` reads; a run, or a folder or glob of runs; or a
-        model (name, folder or object), which then segments the images of `truth` through the
-        whole pipeline, without looking for tissue.
+        Labels in any format that `wsiseg train` reads, or a folder of label images alone; a run,
+        or a folder or glob of runs; or a model (name, folder or object), which then segments the
+        images of `truth` through the whole pipeline, without looking for tissue.
     truth
         Labels that count as right.
     options
@@ -166,6 +172,10 @@ def _judged(pred: Given | MapsModel, truth: Reader, options: EvaluateOptions) ->
             pass
         else:
             return _of_runs(runs)
+    if isinstance(pred, str | Path):
+        files = label_images_in(Path(pred))
+        if files is not None:
+            return _of_label_images(files, Path(pred))
     reader = read_labels(pred, "PRED", options)
     return _Judged(
         said=reader.said,
@@ -175,6 +185,17 @@ def _judged(pred: Given | MapsModel, truth: Reader, options: EvaluateOptions) ->
         nuclei=lambda image: labelled_instances(reader.images[image.image.name].image),
         notes=reader.notes,
         is_mapped=True,
+    )
+
+
+def _of_label_images(files: LabelImages, folder: Path) -> _Judged:
+    values = class_values(files)
+    return _Judged(
+        said=folder.absolute().name,
+        kind="labels",
+        names=tuple(files.inst),
+        class_names=values,
+        nuclei=lambda image: read_label_image(files, image.image.name, values, image.image.mpp),
     )
 
 
