@@ -119,8 +119,8 @@ def test_each_figure_stands_in_the_files_with_its_definition(judged: Path) -> No
 
 def test_readers_are_scored_each_against_each(judged: Path) -> None:
     said = json.loads((judged / "evaluation.json").read_text())
-    first, second, between = said["readers"]
-    assert [(one["first"], one["second"]) for one in said["readers"]] == [
+    first, second, between = said["readers"]["comparisons"]
+    assert [(one["first"], one["second"]) for one in said["readers"]["comparisons"]] == [
         ("reader 1", "found"),
         ("reader 2", "found"),
         ("reader 1", "reader 2"),
@@ -129,6 +129,9 @@ def test_readers_are_scored_each_against_each(judged: Path) -> None:
     assert first["figures"] == second["figures"]
     assert first["figures"]["pq"]["pooled"] == said["figures"]["pq"]["pooled"]
     assert between["figures"]["pq"]["pooled"] == {"value": 1, "low": 1, "high": 1}
+    gap, pq = said["readers"]["gap"]["pq"], said["figures"]["pq"]["pooled"]
+    for end in ("value", "low", "high"):
+        assert gap[end] == pytest.approx(pq[end] - 1, abs=1e-12)
 
 
 def test_the_page_is_whole_and_loads_nothing(judged: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -111,8 +111,9 @@ def _print(found: Evaluation) -> None:
         print_table(
             [
                 {"": f"{one.second} – {one.first}", **_some(one.scores.figures, _READERS)}
-                for one in found.readers
+                for one in found.readers.comparisons
             ]
+            + [{"": "mean with readers minus theirs"} | _texts(found.readers.gap)]
         )
     for note in found.notes:
         typer.secho(f"note: {note}", fg="yellow", err=True)
@@ -120,6 +121,10 @@ def _print(found: Evaluation) -> None:
 
 def _some(scores: Any, names: tuple[str, ...]) -> dict[str, str]:
     return dict(_titled(scores, names))
+
+
+def _texts(gap: Mapping[str, Estimate]) -> dict[str, str]:
+    return {name: _text(gap[name]) for name in _READERS}
 
 
 def _titled(scores: Any, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wsiseg.evaluation.figures import AVERAGING
+from wsiseg.evaluation.readers import ReaderStudy
 from wsiseg.evaluation.records import EvaluateOptions, PerturbationPoint
 from wsiseg.evaluation.sampling import CONFIDENCE, Estimate
 from wsiseg.evaluation.scoring import FigureScore, ImageScore, Scores
@@ -20,17 +21,6 @@ IGNORED_RULE = (
     "more than half of its pixels by that, and has no match (IoU > 0.5) with what is left, does "
     "not count; the others count with what is left (Kirillov et al. 2019, section 4.2)."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ReaderComparison:
-    """Two of the model and the readers against each other."""
-
-    first: str
-    """`reader 1` or `reader 2`; counts as right where a figure has a side."""
-    second: str
-    """`found` or `reader 2`."""
-    scores: Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +38,8 @@ class Evaluation:
     class_names: tuple[str, ...]
     """The truth's classes."""
     scores: Scores
-    readers: tuple[ReaderComparison, ...]
-    """With a second reader: model and readers, each against each."""
+    readers: ReaderStudy | None
+    """With a second reader: what was found and both, each against each."""
     perturbation: tuple[PerturbationPoint, ...]
     """How the model scores on changed images; empty if that was not asked for."""
     notes: tuple[str, ...]
@@ -85,14 +75,7 @@ class Evaluation:
             "figures": scores_json(self.scores.figures),
             "classes": {name: scores_json(of) for name, of in self.scores.classes.items()},
             "organs": {name: values_json(of) for name, of in self.scores.organs.items()},
-            "readers": [
-                {
-                    "first": one.first,
-                    "second": one.second,
-                    "figures": values_json(one.scores.figures),
-                }
-                for one in self.readers
-            ],
+            "readers": _readers_json(self.readers),
             "perturbation": [point.to_json() for point in self.perturbation],
             "images": [image_json(image) for image in self.scores.images],
             "notes": list(self.notes),
@@ -107,6 +90,20 @@ class Evaluation:
         writer.writeheader()
         writer.writerows(rows)
         return lines.getvalue()
+
+
+def _readers_json(study: ReaderStudy | None) -> dict[str, Any] | None:
+    if study is None:
+        return None
+    return {
+        "gap_is": "mean of both comparisons with what was found, minus reader 1 with reader 2; "
+        "pooled, the same samples of patients in all; below 0: the readers agree better",
+        "gap": {name: estimate_json(one) for name, one in study.gap.items()},
+        "comparisons": [
+            {"first": one.first, "second": one.second, "figures": values_json(one.scores.figures)}
+            for one in study.comparisons
+        ],
+    }
 
 
 def interval_rule(evaluation: Evaluation) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from wsiseg.evaluation.annotated import (
     read_labels,
     with_classes,
 )
-from wsiseg.evaluation.evaluation import Evaluation, ReaderComparison
+from wsiseg.evaluation.evaluation import Evaluation
 from wsiseg.evaluation.found import paint_result, segment_labelled
 from wsiseg.evaluation.label_images import (
     LabelImages,
@@ -26,6 +26,7 @@ from wsiseg.evaluation.label_images import (
     label_images_in,
     read_label_image,
 )
+from wsiseg.evaluation.readers import ReaderStudy, compare_readers
 from wsiseg.evaluation.records import (
     EvaluateOptions,
     InstanceImage,
@@ -140,7 +141,7 @@ def evaluate(
         model=judged.model,
         class_names=ours.class_names,
         scores=scores,
-        readers=() if other is None else _readers(pairs, ours, other, scores, options),
+        readers=None if other is None else _study(pairs, ours, other, options),
         perturbation=(),
         notes=(*ours.notes, *judged.notes, *_notes(pairs, ours, judged, scores)),
         options=options,
@@ -265,27 +266,17 @@ def _second(second_reader: Given, truth: Reader, options: EvaluateOptions) -> Re
     return other
 
 
-def _readers(
-    pairs: Sequence[ScoredPair],
-    first: Reader,
-    second: Reader,
-    scores: Scores,
-    options: EvaluateOptions,
-) -> tuple[ReaderComparison, ...]:
-    """Score model and readers each against each, all from the same samples of patients."""
-    of_second, between = [], []
+def _study(
+    pairs: Sequence[ScoredPair], first: Reader, second: Reader, options: EvaluateOptions
+) -> ReaderStudy:
+    """Score what was found and both readers each against each."""
+    nuclei = []
     for pair in pairs:
         theirs = labelled_instances(second.images[pair.name].image)
         theirs = with_classes(theirs, second.class_names, {}, first.class_names)
-        image = first.images[pair.name]
-        between.append(pair_up(pair.name, image, pair.truth, theirs, "TRUTH2"))
-        of_second.append(replace(pair, truth=theirs))
-    names = first.class_names
-    return (
-        ReaderComparison("reader 1", "found", scores),
-        ReaderComparison("reader 2", "found", score_images(of_second, names, options)),
-        ReaderComparison("reader 1", "reader 2", score_images(between, names, options)),
-    )
+        pair_up(pair.name, first.images[pair.name], pair.truth, theirs, "TRUTH2")
+        nuclei.append(theirs)
+    return compare_readers(pairs, nuclei, first.class_names, options)
 
 
 def _notes(

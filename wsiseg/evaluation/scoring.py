@@ -108,7 +108,7 @@ def score_images(
     """
     if not pairs:
         raise ValueError("there is no image to score; at least one is needed")
-    names = tuple(class_names) if _both_know_classes(pairs) else ()
+    names = known_classes(pairs, class_names)
     tallies = []
     for i, pair in enumerate(pairs):
         if progress is not None:
@@ -119,9 +119,19 @@ def score_images(
     return scores_of(pairs, tallies, names, options)
 
 
-def _both_know_classes(pairs: Sequence[ScoredPair]) -> bool:
+def known_classes(pairs: Sequence[ScoredPair], class_names: Sequence[str]) -> tuple[str, ...]:
+    """Return the classes that are scored: all, or none where one side knows none anywhere."""
     sides = ([p.truth for p in pairs], [p.found for p in pairs])
-    return all(any((each.classes != UNKNOWN_CLASS).any() for each in side) for side in sides)
+    known = all(any((each.classes != UNKNOWN_CLASS).any() for each in side) for side in sides)
+    return tuple(class_names) if known else ()
+
+
+def sums_of_patients(table: Numbers, patients: Sequence[str]) -> Numbers:
+    """Add up the rows of images, (n, k), of one patient each."""
+    unit = np.unique(patients, return_inverse=True)[1]
+    sums = np.zeros((int(unit.max()) + 1, table.shape[1]))
+    np.add.at(sums, unit, table)
+    return sums
 
 
 def scores_of(
@@ -162,9 +172,7 @@ def _scored(
     values = np.stack([f.formula(columns) for f in own]) if own else np.empty((0, len(patients)))
     known = np.isfinite(values)
     table = np.stack([*columns.values(), *np.where(known, values, 0.0), *known], axis=1)
-    unit = np.unique(patients, return_inverse=True)[1]
-    sums = np.zeros((int(unit.max()) + 1, table.shape[1]))
-    np.add.at(sums, unit, table)
+    sums = sums_of_patients(table, patients)
     pooled = [f for f in figures if "pooled" in f.averages]
 
     def statistics(drawn: Numbers) -> Numbers:

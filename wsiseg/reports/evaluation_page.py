@@ -110,6 +110,8 @@ class EvaluationView:
     organs: TableOf
     organ_plot: Forest | None
     readers: tuple[Forest, ...]
+    gap: tuple[tuple[str, str, str], ...]
+    """Title, value and interval of how far readers agree better with each other."""
     perturbation: tuple[Curve, ...]
     per_image: Forest
     scatters: tuple[Scatter, ...]
@@ -142,6 +144,7 @@ def evaluation_page(evaluation: Evaluation, extremes: Sequence[Extreme]) -> str:
         organs=_organ_table(evaluation),
         organ_plot=_plot("PQ by organ", [(o, of["pq"].first) for o, of in scores.organs.items()]),
         readers=tuple(_reader_plots(evaluation)),
+        gap=tuple(_gaps(evaluation)),
         perturbation=tuple(curves(evaluation.perturbation)),
         per_image=forest(
             "PQ of each image",
@@ -246,7 +249,7 @@ def _organ_table(evaluation: Evaluation) -> TableOf:
 
 
 def _reader_plots(evaluation: Evaluation) -> Iterator[Forest]:
-    if not evaluation.readers:
+    if evaluation.readers is None:
         return
     for figure, title in _OF_READERS:
         rows = [
@@ -254,9 +257,17 @@ def _reader_plots(evaluation: Evaluation) -> Iterator[Forest]:
                 f"{'model' if one.second == 'found' else one.second} – {one.first}",
                 one.scores.figures[figure].first,
             )
-            for one in evaluation.readers
+            for one in evaluation.readers.comparisons
         ]
         yield forest(title, rows)
+
+
+def _gaps(evaluation: Evaluation) -> Iterator[tuple[str, str, str]]:
+    if evaluation.readers is None:
+        return
+    for name, title in _OF_READERS:
+        estimate = evaluation.readers.gap[name]
+        yield title, short(estimate.value), interval_text(estimate)
 
 
 def _scatters(evaluation: Evaluation) -> Iterator[Scatter]:
