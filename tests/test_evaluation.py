@@ -145,7 +145,8 @@ def test_the_page_is_whole_and_loads_nothing(judged: Path) -> None:
     said = json.loads((judged / "evaluation.json").read_text())
     for figure in said["figures"].values():
         assert figure["title"].replace(">", "&gt;") in page
-    assert "model – reader 2" in page
+    assert "found – reader 2" in page
+    assert "reader 1 – reader 2" in page
     assert str(judged) not in page
     assert "For research use only" in page
 

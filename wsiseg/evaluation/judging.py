@@ -298,7 +298,7 @@ def _notes(
     unknown = sum(int((p.truth.classes == UNKNOWN_CLASS).sum()) for p in pairs)
     if scores.classes and unknown:
         notes.append(
-            f"{unknown} annotated nuclei are of unknown class; they count in no figure of a class"
+            f"{unknown:,} annotated nuclei are of unknown class; they count in no figure of a class"
         )
     if scores.n_patients < 2:
         notes.append("intervals need images of at least two patients; there are none")

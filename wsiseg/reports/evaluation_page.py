@@ -251,10 +251,11 @@ def _organ_table(evaluation: Evaluation) -> TableOf:
 def _reader_plots(evaluation: Evaluation) -> Iterator[Forest]:
     if evaluation.readers is None:
         return
+    found = "model" if evaluation.kind == "model" else "found"
     for figure, title in _OF_READERS:
         rows = [
             (
-                f"{'model' if one.second == 'found' else one.second} – {one.first}",
+                f"{found} – {one.first}" if one.second == "found" else "reader 1 – reader 2",
                 one.scores.figures[figure].first,
             )
             for one in evaluation.readers.comparisons

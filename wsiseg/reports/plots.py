@@ -11,7 +11,7 @@ from wsiseg.evaluation.sampling import Estimate
 
 WIDTH = 320.0
 """Of every plot, in the units of its picture."""
-_LABELS = 118.0
+_LABELS = 128.0
 _HEIGHT = 190.0
 
 
