@@ -354,6 +354,20 @@ def test_intervals_are_over_patients_and_repeat():
     assert score_images(same, NAMES, OPTIONS).figures["pq"].pooled.low is None
 
 
+def test_an_image_without_nuclei_counts_against_the_classes_found_there():
+    one = InstanceImage(np.where(ONE_PX, 1, 0).astype(np.int32), np.array([0], np.uint8), MPP)
+    none = instance_image(EMPTY, MPP)
+    pairs = [ScoredPair("a", "a", one, one), ScoredPair("b", "b", none, one)]
+    got = score_images(pairs, ("A",), OPTIONS)
+    assert close(got.classes["A"]["f1"].pooled.value, 2 / 3)
+    assert close(got.figures["mpq_plus"].pooled.value, 2 / 3)
+    assert got.figures["mpq"].macro.value == 1
+    # Nothing was found at all: classes are scored, with 0.
+    nothing = score_images([ScoredPair("a", "a", one, none)], ("A",), OPTIONS)
+    assert nothing.classes["A"]["f1"].pooled.value == 0
+    assert nothing.figures["mpq"].macro.value == 0
+
+
 def test_organs_are_scored_apart():
     pairs = [pair_of(ONE_PX, ONE_PX, organ="lung"), pair_of(ONE_PX, EMPTY, organ="colon")]
     organs = score_images(pairs, (), OPTIONS).organs

@@ -17,7 +17,7 @@ from wsiseg.evaluation.scoring import FigureScore, ImageScore, Scores
 FORMAT = "wsiseg-evaluation"
 FORMAT_VERSION = 1
 IGNORED_RULE = (
-    "Pixels that the truth ignores are taken out of both sides. A nucleus of either side that lost "
+    "Pixels that one side ignores are taken out of both. A nucleus of either side that lost "
     "more than half of its pixels by that, and has no match (IoU > 0.5) with what is left, does "
     "not count; the others count with what is left (Kirillov et al. 2019, section 4.2)."
 )

@@ -120,10 +120,12 @@ def score_images(
 
 
 def known_classes(pairs: Sequence[ScoredPair], class_names: Sequence[str]) -> tuple[str, ...]:
-    """Return the classes that are scored: all, or none where one side knows none anywhere."""
-    sides = ([p.truth for p in pairs], [p.found for p in pairs])
-    known = all(any((each.classes != UNKNOWN_CLASS).any() for each in side) for side in sides)
-    return tuple(class_names) if known else ()
+    """Return the classes that are scored: all, or none where one side knows no nucleus's class."""
+    for side in ([p.truth for p in pairs], [p.found for p in pairs]):
+        classes = np.concatenate([each.classes for each in side])
+        if len(classes) and (classes == UNKNOWN_CLASS).all():
+            return ()
+    return tuple(class_names)
 
 
 def sums_of_patients(table: Numbers, patients: Sequence[str]) -> Numbers:

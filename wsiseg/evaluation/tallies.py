@@ -61,7 +61,8 @@ def tally_pair(pair: ScoredPair, n_classes: int, options: EvaluateOptions) -> Ta
         **_area_sums(overlaps, pairs, truth.mpp),
         **_count_sums(truth.n, found.n),
     }
-    classed = bool((truth.classes != UNKNOWN_CLASS).any())
+    # Where nothing is annotated, whatever was found is false in its class too.
+    classed = truth.n == 0 or bool((truth.classes != UNKNOWN_CLASS).any())
     tally |= {"classed_images": float(classed), "classed_mm2": mm2 * classed}
     centres = centroids_um(found)
     seen = detect(centres, found.classes, truth, options.radius_um)
