@@ -196,6 +196,9 @@ def test_a_model_and_its_runs_score_alike(tmp_path: Path) -> None:
     one_run = tmp_path / "runs" / f"{NAMES[0]}.png.wsiseg"
     with pytest.raises(wsiseg.WsisegError, match="1 of TRUTH have no partner in runs of local"):
         wsiseg.evaluate(one_run, truth, OPTIONS)
+    shutil.copytree(one_run, tmp_path / "runs" / "again" / one_run.name)
+    with pytest.raises(wsiseg.WsisegError, match="two runs are of images called TCGA-AA-0001-a"):
+        wsiseg.evaluate(tmp_path / "runs", truth, OPTIONS)
 
 
 def test_masks_and_painted_outlines_agree(truth: Path, tmp_path: Path) -> None:
