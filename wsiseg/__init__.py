@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from wsiseg.evaluation.judging import evaluate
     from wsiseg.evaluation.records import EvaluateOptions
     from wsiseg.exporting import export_runs, list_formats
+    from wsiseg.labels.options import LabelOptions
+    from wsiseg.labels.reading import read_label_sets
+    from wsiseg.labels.records import LabelledImage, LabelSet, LabelSets
     from wsiseg.listing import SlideEntry, list_slides
     from wsiseg.many import segment_many
     from wsiseg.models import list_models, load_model
@@ -56,6 +59,10 @@ __all__ = [
     "EvaluateOptions",
     "Evaluation",
     "Failed",
+    "LabelOptions",
+    "LabelSet",
+    "LabelSets",
+    "LabelledImage",
     "Part",
     "PlanOptions",
     "Query",
@@ -96,6 +103,7 @@ __all__ = [
     "open_slide",
     "parse_part",
     "query",
+    "read_label_sets",
     "read_regions",
     "read_review",
     "region_shape",
@@ -123,6 +131,10 @@ _HOME = {
     "EvaluateOptions": "evaluation.records",
     "Evaluation": "evaluation.evaluation",
     "Failed": "batches",
+    "LabelOptions": "labels.options",
+    "LabelSet": "labels.records",
+    "LabelSets": "labels.records",
+    "LabelledImage": "labels.records",
     "Part": "parts",
     "PlanOptions": "plan",
     "Query": "answers.queries",
@@ -163,6 +175,7 @@ _HOME = {
     "open_slide": "slides",
     "parse_part": "parts",
     "query": "answers.queries",
+    "read_label_sets": "labels.reading",
     "read_regions": "regions",
     "read_review": "review",
     "region_shape": "answers.within",
