@@ -105,7 +105,8 @@ def segment_labelled(
     """
     with tempfile.TemporaryDirectory() as temporary:
         # Errors and warnings name the file.
-        path = Path(temporary, f"{re.sub(r'[^\w.-]', '_', image.name)[:_MOST_NAMED]}.png")
+        name = re.sub(r"[^\w.-]", "_", image.name)[:_MOST_NAMED]
+        path = Path(temporary, f"{name}.png")
         Image.fromarray(image.rgb).save(path)
         result = segment(path, Path(temporary), image.mpp)
         return paint_result(result, class_names, image.rgb.shape[:2])
