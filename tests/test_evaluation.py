@@ -19,8 +19,15 @@ from wsiseg import EvaluateOptions
 from wsiseg.cli import app
 from wsiseg.cli._evaluate import classes_in
 from wsiseg.evaluation.annotated import with_classes
-from wsiseg.evaluation.records import InstanceImage, PerturbationPoint, instance_image
+from wsiseg.evaluation.drawings import draw_pair
+from wsiseg.evaluation.records import (
+    InstanceImage,
+    PerturbationPoint,
+    ScoredPair,
+    instance_image,
+)
 from wsiseg.evaluation.sampling import Estimate
+from wsiseg.evaluation.scoring import score_images
 from wsiseg.labels.options import LabelOptions
 from wsiseg.labels.reading import read_label_sets
 from wsiseg.records import UNKNOWN_CLASS
@@ -149,6 +156,31 @@ def test_the_page_is_whole_and_loads_nothing(judged: Path) -> None:
     assert "reader 1 – reader 2" in page
     assert str(judged) not in page
     assert "For research use only" in page
+
+
+def test_of_a_large_image_the_part_with_most_nuclei_is_drawn() -> None:
+    truth, found = np.zeros((2, 1300, 2300), np.int32)
+    truth[20:30, 40:52] = 1
+    for k in range(4):
+        found[1200:1210, 1900 + 40 * k : 1912 + 40 * k] = k + 1
+    truth[1200:1210, 1900:1912] = 2
+    pair = ScoredPair("a", "a", instance_image(truth, MPP), instance_image(found, MPP))
+    drawn = draw_pair(pair, np.zeros((1300, 2300, 3), np.uint8))
+    assert (drawn.x_px, drawn.y_px, drawn.width_px, drawn.height_px) == (1000, 300, 1000, 1000)
+    layers = {layer.kind: layer for layer in drawn.layers}
+    assert {kind: layer.n for kind, layer in layers.items()} == {
+        "truth": 1,
+        "found": 1,
+        "missed": 1,
+        "extra": 3,
+    }
+    # The missed one, and one of the extra ones, lie elsewhere.
+    assert layers["missed"].path == ""
+    assert layers["extra"].path.count("M") == 2
+    assert layers["truth"].path.startswith("M19")
+    small = [instance_image(one[:90, :1100], MPP) for one in (truth, found)]
+    whole = draw_pair(ScoredPair("a", "a", *small), np.zeros((90, 1100, 3), np.uint8))
+    assert (whole.is_part, whole.width_px, whole.height_px) == (False, 1100, 90)
 
 
 def test_changed_images_are_a_curve_on_the_page(truth: Path) -> None:
@@ -367,9 +399,6 @@ def test_the_command_prints_and_writes(truth: Path, moved: Path, tmp_path: Path)
 @pytest.mark.parametrize("folder", ["monuseg_train", "consep_train"])
 def test_real_labels_against_a_changed_copy(shared: Path, folder: Path) -> None:
     """What was changed is what the scores say."""
-    from wsiseg.evaluation.records import ScoredPair
-    from wsiseg.evaluation.scoring import score_images
-
     path = sorted((shared / "data" / folder / "inst").glob("*.png"))[0]
     labels = np.asarray(Image.open(path)).astype(np.int32)
     truth = instance_image(labels, MPP)
