@@ -396,6 +396,7 @@ def test_the_command_prints_and_writes(truth: Path, moved: Path, tmp_path: Path)
     assert CliRunner().invoke(app, ["evaluate", str(moved), str(truth)]).exit_code == 2
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("folder", ["monuseg_train", "consep_train"])
 def test_real_labels_against_a_changed_copy(shared: Path, folder: Path) -> None:
     """What was changed is what the scores say."""
