@@ -229,7 +229,7 @@ def test_hand_worked_outlines():
 
 
 def test_hd95_leaves_out_a_twentieth_of_the_length():
-    """A bump of 2 × 4 px: of the outline's 89 px, 2.4 are 4 px away, 2 each 3, 2 and 1 px."""
+    """A bump of 2 × 4 px: of the outline's 89.7 px, 2.4 are 4 px away, 2 each 3, 2 and 1 px."""
     truth, found = np.zeros((2, 24, 40), np.int32)
     truth[8:20, 4:34] = found[8:20, 4:34] = 1
     found[4:8, 10:12] = 1
