@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from wsiseg.doctor import run_checks
     from wsiseg.dry_run import SlideEstimate, estimate_many
     from wsiseg.errors import WsisegError
+    from wsiseg.evaluation.evaluation import Evaluation
+    from wsiseg.evaluation.judging import evaluate
+    from wsiseg.evaluation.records import EvaluateOptions
     from wsiseg.exporting import export_runs, list_formats
     from wsiseg.labels.options import LabelOptions
     from wsiseg.labels.reading import read_label_sets
@@ -53,6 +56,8 @@ __all__ = [
     "ClassifyOptions",
     "ComputeOptions",
     "Done",
+    "EvaluateOptions",
+    "Evaluation",
     "Failed",
     "LabelOptions",
     "LabelSet",
@@ -85,6 +90,7 @@ __all__ = [
     "compare_groups",
     "densest_squares",
     "estimate_many",
+    "evaluate",
     "export_runs",
     "find_results",
     "list_formats",
@@ -122,6 +128,8 @@ _HOME = {
     "ClassifyOptions": "classes.classification",
     "ComputeOptions": "api",
     "Done": "batches",
+    "EvaluateOptions": "evaluation.records",
+    "Evaluation": "evaluation.evaluation",
     "Failed": "batches",
     "LabelOptions": "labels.options",
     "LabelSet": "labels.records",
@@ -154,6 +162,7 @@ _HOME = {
     "compare_groups": "answers.comparison",
     "densest_squares": "answers.densest",
     "estimate_many": "dry_run",
+    "evaluate": "evaluation.judging",
     "export_runs": "exporting",
     "find_results": "results",
     "list_formats": "exporting",
