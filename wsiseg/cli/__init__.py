@@ -31,6 +31,7 @@ from wsiseg.cli._options import (
     ForceScale,
     FormatOption,
     FromObjective,
+    LicenceOption,
     MeasureOption,
     MemoryOption,
     ModelOption,
@@ -49,6 +50,7 @@ from wsiseg.cli._options import (
     SlidesArgument,
     Strict,
     TissueOption,
+    TtaOption,
     WorkersOption,
     names_in,
 )
@@ -93,6 +95,8 @@ def segment(
     workers: WorkersOption = None,
     memory_gb: MemoryOption = None,
     cluster: ClusterOption = None,
+    tta: TtaOption = "none",
+    require_licence: LicenceOption = None,
     format: FormatOption = "geojson",  # noqa: A002
     measure: MeasureOption = "all",
     skip_bad_tiles: SkipBadTiles = False,
@@ -114,9 +118,10 @@ def segment(
                 roi_origin=roi_origin.value,
                 measure=measure,
                 skip_bad_tiles=skip_bad_tiles,
+                require_licence=require_licence,
             ),
             "compute": wsiseg.ComputeOptions(
-                device, precision, batch_size, workers, memory_gb, cluster
+                device, precision, batch_size, workers, memory_gb, cluster, tta
             ),
             "formats": formats,
             "overwrite": overwrite,
@@ -185,6 +190,7 @@ def seamcheck(
     batch_size: BatchOption = None,
     workers: WorkersOption = None,
     memory_gb: MemoryOption = None,
+    tta: TtaOption = "none",
     json: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw what differs in this PNG.")] = None,
     quiet: Quiet = False,
@@ -201,7 +207,9 @@ def seamcheck(
             scale=wsiseg.ScaleOptions(mpp, override_mpp, mpp_from_objective, force_scale),
             options=wsiseg.PlanOptions(tissue=tissue, roi=roi, roi_origin=roi_origin.value),
             check=wsiseg.SeamCheckOptions(squares, side, grids, offsets, near, seed),
-            compute=wsiseg.ComputeOptions(device, precision, batch_size, workers, memory_gb),
+            compute=wsiseg.ComputeOptions(
+                device, precision, batch_size, workers, memory_gb, tta=tta
+            ),
             json=json,
             picture=picture,
             progress=progress,

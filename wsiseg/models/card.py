@@ -8,11 +8,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from wsiseg.calibration import Calibration
 from wsiseg.errors import ModelNotUsable
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Newest card format this version reads."""
 _FIRST_WITH_APPEARANCE = 2
+_FIRST_WITH_CALIBRATION = 3
 MAX_OUTER_PX = 32767
 """Largest side of a tile with its margins."""
 
@@ -73,6 +75,9 @@ class ModelCard:
     appearance: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Ranges of stain and colour of the training images' tiles (see `wsiseg.quality`); empty
     if they were not measured."""
+    calibration: Calibration | None = None
+    """What turns mean probabilities of a nucleus into those that stand in the results; None:
+    they stay as they are."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.mpp) and self.mpp > 0):
@@ -105,6 +110,9 @@ class ModelCard:
         """Hash of everything that fixes what the model computes, weights included."""
         fields = self.to_json()
         behaviour = {name: fields[name] for name in _BEHAVIOUR}
+        # Models without one keep the hash they had before there was any.
+        if self.calibration is not None:
+            behaviour["calibration"] = fields["calibration"]
         return hashlib.sha256(json.dumps(behaviour, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
@@ -126,6 +134,7 @@ class ModelCard:
             "licence_note": self.licence_note,
             "nuclear_area_um2": list(self.nuclear_area_um2),
             "appearance": {name: list(ends) for name, ends in self.appearance.items()},
+            "calibration": None if self.calibration is None else self.calibration.to_json(),
             "about": self.about,
         }
 
@@ -156,6 +165,8 @@ class ModelCard:
             wanted["appearance"] = {
                 name: (float(low), float(high)) for name, (low, high) in appearance.items()
             }
+            calibration = wanted["calibration"] if version >= _FIRST_WITH_CALIBRATION else None
+            wanted["calibration"] = calibration and Calibration.from_json(calibration)
             return cls(**wanted)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelNotUsable(f"{source}: the model card is incomplete: {error}") from error
