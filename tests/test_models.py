@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from wsiseg import models
+from wsiseg.calibration import Calibration
 from wsiseg.decode import DecodeOptions
 from wsiseg.errors import ModelNotUsable, UnknownName, UsageError
 from wsiseg.models import (
@@ -99,9 +100,9 @@ def test_what_is_no_card_is_refused(values: Any) -> None:
         ModelCard.from_json(values, source="model seven")
 
 
-@pytest.mark.parametrize("version", [3, 99, None, "1", 1.5])
+@pytest.mark.parametrize("version", [4, 99, None, "1", 1.5])
 def test_a_newer_card_is_refused_with_what_to_do(version: Any) -> None:
-    with pytest.raises(ModelNotUsable, match=f"seven .* format {version}.* up to 2.*update"):
+    with pytest.raises(ModelNotUsable, match=f"seven .* format {version}.* up to 3.*update"):
         ModelCard.from_json({**CARD.to_json(), "format_version": version}, source="model seven")
 
 
@@ -176,10 +177,36 @@ FOR_PEOPLE: dict[str, Any] = {
     "about": {},
     "appearance": {},
 }
+OLD_SHA256 = "6a2b54efe363c8dd66804d94f85fba286f3bd07bd03f18c563a0a8c87c410c51"
+CALIBRATION = Calibration((0.5, 1.0), (0.1, 0.9), 1.5)
 
 
 def test_every_field_is_either_behaviour_or_not() -> None:
-    assert BEHAVIOUR.keys() | FOR_PEOPLE.keys() == {field.name for field in fields(ModelCard)}
+    named = BEHAVIOUR.keys() | FOR_PEOPLE.keys() | {"calibration"}
+    assert named == {field.name for field in fields(ModelCard)}
+
+
+def test_a_calibration_is_part_of_the_hash_where_there_is_one() -> None:
+    # That of the first shipped model, as it stands in runs made before there were calibrations.
+    (old,) = (card for card in list_models() if card.name == "nuclei-40x-v0")
+    assert old.sha256 == OLD_SHA256
+    ours = replace(CARD, calibration=CALIBRATION)
+    other = replace(CARD, calibration=replace(CALIBRATION, class_temperature=1.4))
+    assert len({CARD.sha256, ours.sha256, other.sha256}) == 3
+
+
+def test_a_calibration_is_kept_in_the_card() -> None:
+    ours = replace(CARD, calibration=CALIBRATION)
+    fields = json.loads(json.dumps(ours.to_json()))
+    assert ModelCard.from_json(fields, "here") == ours
+    for wrong in ({"nucleus_to": [1, 2]}, {"turn": 1}, "yes"):
+        with pytest.raises(ModelNotUsable, match="here: the model card is incomplete"):
+            ModelCard.from_json({**fields, "calibration": wrong}, "here")
+    # Cards of the format before have no such field.
+    del fields["calibration"]
+    assert ModelCard.from_json({**fields, "format_version": 2}, "here") == CARD
+    with pytest.raises(ModelNotUsable, match="calibration"):
+        ModelCard.from_json(fields, "here")
 
 
 @pytest.mark.parametrize("name", BEHAVIOUR)

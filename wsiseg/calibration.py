@@ -219,11 +219,12 @@ class Confidences:
 def fit_calibration(found: Confidences) -> Calibration:
     """Fit the maps to found nuclei of images that the network was not trained on.
 
-    Nuclei are sorted by mean probability and parted into up to 20 groups of equal number;
-    each group's share of real ones, with one more real and one more not so that none is
-    exactly 0 or 1, is pooled with its neighbours' where it would fall, and is a knot at the
-    group's mean probability.  The temperature is that with the smallest mean negative
-    logarithm of the true class's probability; None where no class is known.
+    Nuclei are sorted by mean probability and parted into up to 20 groups of equal number.
+    Where a group's share of real ones is not above that of the group before, the two are pooled;
+    what is left are the knots: a group's share at its mean probability.  A share nearer to 0 or
+    1 than the smallest group can tell is moved to where it can.  The temperature is that with
+    the smallest mean negative logarithm of the true class's probability; None where no class is
+    known.
 
     Parameters
     ----------
@@ -251,24 +252,36 @@ def _isotonic_knots(
     prob: Floats, is_true: NDArray[np.bool_]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     order = np.argsort(prob, kind="stable")
-    n_knots = min(_MOST_KNOTS, max(1, len(prob) // _LEAST_IN_KNOT))
-    pooled: list[tuple[int, int, float]] = []
-    """Nuclei, real ones, sum of probabilities of each knot."""
-    for part in np.array_split(order, n_knots):
-        pooled.append((len(part), int(is_true[part].sum()), math.fsum(prob[part])))
-        # Pool adjacent violators; equal probabilities in two groups are one knot too.
-        while len(pooled) > 1 and not _rises(pooled[-2], pooled[-1]):
-            last, before = pooled.pop(), pooled.pop()
-            pooled.append((last[0] + before[0], last[1] + before[1], last[2] + before[2]))
-    x = tuple(round(total / n, 6) for n, _, total in pooled)
-    return x, tuple(round((k + 1) / (n + 2), 6) for n, k, _ in pooled)
+    n_groups = min(_MOST_KNOTS, max(1, len(prob) // _LEAST_IN_KNOT))
+    pooled: list[_Knot] = []
+    for part in np.array_split(order, n_groups):
+        pooled.append(_Knot(len(part), int(is_true[part].sum()), math.fsum(prob[part])))
+        while len(pooled) > 1 and not pooled[-2].is_below(pooled[-1]):
+            last = pooled.pop()
+            pooled[-1] = pooled[-1].with_all_of(last)
+    least = 1 / (len(prob) // n_groups + 2)
+    shares = (min(max(knot.n_true / knot.n, least), 1 - least) for knot in pooled)
+    return tuple(knot.mean for knot in pooled), tuple(round(share, 6) for share in shares)
 
 
-def _rises(before: tuple[int, int, float], after: tuple[int, int, float]) -> bool:
-    """Return whether both mean and share of a knot, as they are rounded, are larger."""
-    (n, k, total), (m, j, sums) = before, after
-    is_ahead = round(sums / m, 6) > round(total / n, 6)
-    return is_ahead and round((j + 1) / (m + 2), 6) >= round((k + 1) / (n + 2), 6)
+@dataclass(frozen=True, slots=True)
+class _Knot:
+    """Nuclei of similar probability."""
+
+    n: int
+    n_true: int
+    total: float
+
+    @property
+    def mean(self) -> float:
+        return round(self.total / self.n, 6)
+
+    def is_below(self, other: _Knot) -> bool:
+        """Return whether the other has a larger mean and a larger share of real ones."""
+        return self.mean < other.mean and self.n_true * other.n < other.n_true * self.n
+
+    def with_all_of(self, other: _Knot) -> _Knot:
+        return _Knot(self.n + other.n, self.n_true + other.n_true, self.total + other.total)
 
 
 def _fit_temperature(probs: Floats, true_class: NDArray[np.uint8]) -> float:

@@ -36,7 +36,7 @@ class FoundNuclei:
 
 
 def segment_image(
-    model: MapsModel, rgb: NDArray[np.uint8], mpp: float, numerics: Numerics = Numerics()
+    model: MapsModel, rgb: NDArray[np.uint8], mpp: float, numerics: Numerics
 ) -> FoundNuclei:
     """Segment an image as a slide is segmented, all of it, and draw the outlines on its pixels.
 

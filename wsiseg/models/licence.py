@@ -107,7 +107,9 @@ def _one(tokens: list[str], accepted: frozenset[str]) -> bool:
     if not _IDENTIFIER.fullmatch(token) or token.upper() in ("AND", "OR", "WITH"):
         raise ValueError(f"{token} is no identifier")
     if tokens and tokens[0].upper() == "WITH":
-        del tokens[:2]
+        # And the exception's name, which must be there.
+        tokens.pop(0)
+        tokens.pop(0)
     return token.lower() in accepted
 
 

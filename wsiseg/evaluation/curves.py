@@ -1,0 +1,215 @@
+"""Small diagrams as SVG text, for a page or a file of their own: no script, no fonts, no colours
+that say something alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from wsiseg.reliability import CalibrationReport, Reliability
+
+_WIDTH, _HEIGHT = 320.0, 240.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 12.0, 26.0, 40.0
+_STYLE = (
+    "text{font:12px sans-serif;fill:#222}.tick{font-size:11px;fill:#555}"
+    ".axis{stroke:#888;fill:none}.grid{stroke:#e4e4e4}.ideal{stroke:#999;stroke-dasharray:4 3}"
+    ".a{stroke:#1b5496;fill:none;stroke-width:2}.b{stroke:#c4561b;fill:none;stroke-width:2;"
+    "stroke-dasharray:6 3}.da{fill:#1b5496}.db{fill:#c4561b}.band{fill:#1b5496;opacity:.15}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Axes:
+    """From values to places in a panel."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    left: float
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+        along = (x - self.x[0]) / (self.x[1] - self.x[0])
+        up = (y - self.y[0]) / (self.y[1] - self.y[0])
+        return self.left + _LEFT + along * width, _TOP + (1 - up) * height
+
+    def path(self, points: Sequence[tuple[float, float]]) -> str:
+        return "M" + "L".join("{:.1f},{:.1f}".format(*self.at(x, y)) for x, y in points)
+
+
+def reliability_svg(report: CalibrationReport) -> str:
+    """Draw the reliability of both probabilities, before calibration and after.
+
+    Parameters
+    ----------
+    report : CalibrationReport
+        Of `judge_calibration`.
+
+    Returns
+    -------
+    str
+        A whole SVG document that may also stand inside an HTML page.
+    """
+    panels = (
+        ("A found nucleus is real", report.nucleus_before, report.nucleus_after),
+        ("Its class is right", report.class_before, report.class_after),
+    )
+    parts = [
+        _reliability_panel(k * _WIDTH, *panel) for k, panel in enumerate(panels) if panel[1].n.any()
+    ]
+    return _document(parts, "Reliability before and after calibration", 24.0)
+
+
+def _reliability_panel(left: float, title: str, before: Reliability, after: Reliability) -> str:
+    axes = _Axes((0, 1), (0, 1), left)
+    ticks = [0, 0.25, 0.5, 0.75, 1]
+    parts = [
+        _frame(axes, title, "probability said", "share that is so", ticks, ticks),
+        f'<path class="ideal" d="{axes.path([(0, 0), (1, 1)])}"/>',
+    ]
+    keys = []
+    for name, css, table in (("before", "b", before), ("after", "a", after)):
+        used = table.n > 0
+        points = list(
+            zip(table.mean_prob[used].tolist(), table.share_true[used].tolist(), strict=True)
+        )
+        parts.append(f'<path class="{css}" d="{axes.path(points)}"/>')
+        most = max(1, int(table.n.max()))
+        for (x, y), n in zip(points, table.n[used].tolist(), strict=True):
+            cx, cy = axes.at(x, y)
+            radius = 1.5 + 4 * math.sqrt(n / most)
+            parts.append(
+                f'<circle class="d{css}" cx="{cx:.1f}" cy="{cy:.1f}" r="{radius:.1f}">'
+                f"<title>{n:,} said {x:.2f}, so in {y:.2f}</title></circle>"
+            )
+        keys.append((css, f"{name}: expected calibration error {table.expected_error:.3f}"))
+    for k, (css, text) in enumerate(keys):
+        y = _HEIGHT + 4 + 15 * k
+        x = left + _LEFT
+        parts.append(f'<path class="{css}" d="M{x:.0f},{y - 4:.0f}h22"/>')
+        parts.append(f'<text class="tick" x="{x + 28:.0f}" y="{y:.0f}">{escape(text)}</text>')
+    return "".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One point of a curve, with its interval, if there is one."""
+
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One panel: how a figure changes with the strength of something."""
+
+    title: str
+    x_title: str
+    y_title: str
+    points: tuple[CurvePoint, ...]
+
+
+def curves_svg(curves: Sequence[Curve], title: str) -> str:
+    """Draw curves side by side, three in a row, all from 0 to one height.
+
+    Parameters
+    ----------
+    curves : sequence of Curve
+        At least one, each with at least one point.
+    title : str
+        For those who cannot see it.
+
+    Returns
+    -------
+    str
+        A whole SVG document that may also stand inside an HTML page.
+    """
+    tops = [p.high if p.high is not None else p.y for curve in curves for p in curve.points]
+    top = max(0.1, math.ceil(max(tops, default=1.0) * 10) / 10)
+    parts = []
+    for k, curve in enumerate(curves):
+        row, col = divmod(k, _IN_ROW)
+        drawn = _curve_panel(col * _WIDTH, curve, top)
+        parts.append(f'<g transform="translate(0,{row * _HEIGHT:.0f})">{drawn}</g>')
+    n_rows = -(-len(curves) // _IN_ROW)
+    return _document(parts, title, (n_rows - 1) * _HEIGHT)
+
+
+_IN_ROW = 3
+
+
+def _curve_panel(left: float, curve: Curve, top: float) -> str:
+    points = sorted(curve.points, key=lambda point: point.x)
+    low, high = points[0].x, points[-1].x
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    axes = _Axes((low, high), (0, top), left)
+    y_ticks = [round(top * k / 4, 3) for k in range(5)]
+    x_ticks = list(dict.fromkeys(point.x for point in points))
+    parts = [_frame(axes, curve.title, curve.x_title, curve.y_title, x_ticks, y_ticks)]
+    known = [p for p in points if p.low is not None and p.high is not None]
+    if len(known) > 1:
+        there = [(p.x, p.high or 0.0) for p in known]
+        back = [(p.x, p.low or 0.0) for p in reversed(known)]
+        parts.append(f'<path class="band" d="{axes.path(there + back)}Z"/>')
+    parts.append(f'<path class="a" d="{axes.path([(p.x, p.y) for p in points])}"/>')
+    for p in points:
+        cx, cy = axes.at(p.x, p.y)
+        within = "" if p.low is None or p.high is None else f" ({p.low:.3f} to {p.high:.3f})"
+        parts.append(
+            f'<circle class="da" cx="{cx:.1f}" cy="{cy:.1f}" r="3">'
+            f"<title>{p.x:g}: {p.y:.3f}{within}</title></circle>"
+        )
+    return "".join(parts)
+
+
+def _frame(
+    axes: _Axes,
+    title: str,
+    x_title: str,
+    y_title: str,
+    x_ticks: Sequence[float],
+    y_ticks: Sequence[float],
+) -> str:
+    left, bottom = axes.at(axes.x[0], axes.y[0])
+    right, top = axes.at(axes.x[1], axes.y[1])
+    parts = [f'<text x="{left:.0f}" y="{top - 10:.0f}">{escape(title)}</text>']
+    for value in y_ticks:
+        _, y = axes.at(axes.x[0], value)
+        parts.append(f'<path class="grid" d="M{left:.1f},{y:.1f}H{right:.1f}"/>')
+        parts.append(
+            f'<text class="tick" text-anchor="end" x="{left - 5:.0f}" y="{y + 4:.0f}">{value:g}'
+            "</text>"
+        )
+    for value in x_ticks:
+        x, _ = axes.at(value, axes.y[0])
+        parts.append(
+            f'<text class="tick" text-anchor="middle" x="{x:.0f}" y="{bottom + 15:.0f}">'
+            f"{value:g}</text>"
+        )
+    middle = (left + right) / 2
+    parts.append(f'<path class="axis" d="M{left:.1f},{top:.1f}V{bottom:.1f}H{right:.1f}"/>')
+    parts.append(
+        f'<text class="tick" text-anchor="middle" x="{middle:.0f}" y="{bottom + 31:.0f}">'
+        f"{escape(x_title)}</text>"
+    )
+    x, y = left - 34, (top + bottom) / 2
+    parts.append(
+        f'<text class="tick" text-anchor="middle" transform="translate({x:.0f},{y:.0f}) '
+        f'rotate(-90)">{escape(y_title)}</text>'
+    )
+    return "".join(parts)
+
+
+def _document(panels: Sequence[str], title: str, below: float) -> str:
+    width = _WIDTH * max(1, min(len(panels), _IN_ROW))
+    height = _HEIGHT + below
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width:.0f} '
+        f'{height:.0f}" width="{width:.0f}" height="{height:.0f}"><title>{escape(title)}</title>'
+        f"<style>{_STYLE}</style>{''.join(panels)}</svg>"
+    )
