@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from wsiseg.listing import SlideEntry, list_slides
     from wsiseg.many import segment_many
     from wsiseg.models import list_models, load_model
+    from wsiseg.models.description import describe_model, model_rows
     from wsiseg.parts import Part, parse_part
     from wsiseg.plan import PlanOptions
     from wsiseg.regions import Region, read_regions
@@ -77,6 +78,7 @@ __all__ = [
     "cohort_stats",
     "compare_groups",
     "densest_squares",
+    "describe_model",
     "estimate_many",
     "export_runs",
     "find_results",
@@ -85,6 +87,7 @@ __all__ = [
     "list_slides",
     "load_model",
     "make_review",
+    "model_rows",
     "open_query",
     "open_result",
     "open_slide",
@@ -141,6 +144,7 @@ _HOME = {
     "cohort_stats": "answers.cohort",
     "compare_groups": "answers.comparison",
     "densest_squares": "answers.densest",
+    "describe_model": "models.description",
     "estimate_many": "dry_run",
     "export_runs": "exporting",
     "find_results": "results",
@@ -149,6 +153,7 @@ _HOME = {
     "list_slides": "listing",
     "load_model": "models",
     "make_review": "review",
+    "model_rows": "models.description",
     "open_query": "answers.queries",
     "open_result": "results",
     "open_slide": "slides",

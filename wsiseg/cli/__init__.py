@@ -23,6 +23,7 @@ from wsiseg.cli._exit import (
     tell_where,
 )
 from wsiseg.cli._export import export
+from wsiseg.cli._models import models
 from wsiseg.cli._options import (
     BatchOption,
     ClusterOption,
@@ -256,23 +257,6 @@ def doctor(
             if not check.ok:
                 typer.secho(f"       {check.fix}", fg="yellow")
     raise typer.Exit(SOME_FAILED if failed else DONE)
-
-
-def models() -> None:
-    """List the shipped models with scale, classes and licence."""
-    with errors_to_exit_codes():
-        print_table(
-            [
-                {
-                    "model": card.name,
-                    "µm/px": card.mpp,
-                    "classes": ", ".join(card.class_names),
-                    "licence": card.licence,
-                    "sha256": card.sha256[:12],
-                }
-                for card in wsiseg.list_models()
-            ]
-        )
 
 
 _COMMANDS = {

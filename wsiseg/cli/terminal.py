@@ -102,6 +102,11 @@ def _printable(text: str) -> str:
     return "".join(each if each.isprintable() else "�" for each in text)
 
 
+def printable_lines(text: str) -> str:
+    """Return text of several lines that cannot move the cursor otherwise."""
+    return "\n".join(_printable(line) for line in text.split("\n"))
+
+
 def summary_rows(result: Result) -> list[dict[str, Any]]:
     """Return a run's counts as rows of a table."""
     summary = result.summary()

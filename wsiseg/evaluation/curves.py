@@ -1,5 +1,6 @@
-"""Small diagrams as SVG text, for a page or a file of their own: no script, no fonts, no colours
-that say something alone.
+"""Small diagrams as SVG text, inside a page or as a file of their own.
+
+They need no script and no font, and no colour in them says something alone.
 """
 
 from __future__ import annotations
