@@ -8,7 +8,7 @@ import typer
 
 import wsiseg
 from wsiseg.cli._exit import errors_to_exit_codes
-from wsiseg.cli.terminal import print_table, printable_lines
+from wsiseg.cli.terminal import print_table, printable
 
 
 def models(
@@ -21,4 +21,5 @@ def models(
         if name is None:
             print_table(wsiseg.model_rows())
         else:
-            typer.echo(printable_lines(wsiseg.describe_model(name)))
+            for line in wsiseg.describe_model(name).split("\n"):
+                typer.echo(printable(line))

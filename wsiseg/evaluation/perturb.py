@@ -216,7 +216,12 @@ def perturbation_curve(
     options = options or PerturbOptions()
     if not images:
         raise UsageError("there is no image to change; at least one is needed")
-    work = [(kind, strength) for kind, some in options.strengths.items() for strength in some]
+    work = [
+        (kind, strength)
+        for kind, some in options.strengths.items()
+        for strength in dict.fromkeys(some)
+        if strength != PERTURBATIONS[kind].untouched
+    ]
     total, done = (len(work) + 1) * len(images), 0
 
     def sums_of(change: Perturbation, strength: float) -> NDArray[np.float64]:

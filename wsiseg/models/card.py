@@ -1,4 +1,27 @@
-"""The model card: all that is known about a model, and all that fixes what it computes."""
+"""The model card: all that is known about a model, and all that fixes what it computes.
+
+`about` is for people and for `wsiseg models NAME`; nothing computes with it, and every key may be
+missing.  What the shipped models say there, from version 1 on (an *estimate* is a number, or
+`{"value", "low", "high"}` with the ends of its 95 % interval):
+
+* `use`: text, what the model is for;
+* `data`: list of text, or of `{"name", "licence", "images", "patients", "nuclei", "classes"}`;
+* `metrics`: `{"how": text, "sets": {name: {"images", "patients", "pq", "aji", "dice", "f1",
+  "f1_by_class": {class: estimate}}}}`, estimates.  Shipped weights are trained on all images, so
+  the numbers are those of networks of the same recipe in cross-validation over patients, each
+  image judged by one that never saw its patient; `how` says so;
+* `organs`: `{"how": text, "rows": [{"organ", "images", "pq", "aji", …}]}`, each organ judged by a
+  network that saw none of it;
+* `perturbation`: list of `{"kind", "strength", "unit", "pq", "pq_low", "pq_high", "f1",
+  "n_images"}` (`wsiseg.evaluation.perturb`);
+* `calibration`: `CalibrationReport.to_json()` (`wsiseg.reliability`): before and after;
+* `size`: `{"parameters", "kmac_per_px", "megabytes"}` (`wsiseg.models.cost`);
+* `receptive_field_px`: how far a map pixel looks;
+* `training`: the recipe, as its options say it; `encoder_weights`: where it started from;
+* `classes_valid_on`: text, on which tissue the classes were annotated;
+* `known_failures`: list of text;
+* `held_back`: patients it was not trained on, if there are any.
+"""
 
 from __future__ import annotations
 
