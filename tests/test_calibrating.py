@@ -5,10 +5,12 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from wsiseg.calibration import Calibration, Confidences, fit_calibration
 from wsiseg.errors import UsageError
@@ -17,7 +19,8 @@ from wsiseg.evaluation.curves import Curve, CurvePoint, curves_svg, reliability_
 from wsiseg.evaluation.metrics import panoptic_quality
 from wsiseg.evaluation.segmenting import FoundNuclei, segment_image
 from wsiseg.labels.records import LabelledImage
-from wsiseg.models import MapsModel, Numerics
+from wsiseg.models import MapsModel, Numerics, load_model
+from wsiseg.models.device import choose_numerics
 from wsiseg.records import UNKNOWN_CLASS
 from wsiseg.reliability import judge_calibration
 from wsiseg.testing.models import LocalNetwork
@@ -116,6 +119,24 @@ class _Calibrated(LocalNetwork):
 def test_a_calibrated_model_is_not_calibrated_again() -> None:
     with pytest.raises(UsageError, match="local-stand-in is calibrated already"):
         calibrate([(_Calibrated(), [painted(1)])], (), numerics)
+
+
+def test_the_shipped_model_is_surer_of_real_nuclei(shared: Path) -> None:
+    folder, name = shared / "data" / "monuseg_train", "TCGA-CH-5767-01Z-00-DX1"
+    cut = slice(300, 700), slice(200, 600)
+    rgb, labels = (
+        np.asarray(Image.open(folder / part / f"{name}.png"))[cut] for part in ("images", "inst")
+    )
+    model = load_model()
+    classes = np.full(labels.shape, UNKNOWN_CLASS, np.uint8)
+    image = LabelledImage(name, name, rgb[..., :3], labels.astype(np.int32), classes)
+    found = segment_image(model, image.rgb, 0.25, choose_numerics(model.card, "cpu", None, None))
+    said = confidences_of(found, image, SAME, 0)
+    assert panoptic_quality(image.instances, found.labels).pq > 0.5
+    assert 20 < said.is_true.sum() < len(said)
+    real, other = said.nucleus_prob[said.is_true], said.nucleus_prob[~said.is_true]
+    # The chance that of a real one and another the real one is the surer.
+    assert (real[:, np.newaxis] > other).mean() > 0.7
 
 
 # Diagrams
