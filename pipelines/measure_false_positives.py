@@ -23,21 +23,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
-from train_default import CONSEP_CLASSES
+from train_default import LABELS
 
 import wsiseg
-from wsiseg.labels.folders import read_folder
+from wsiseg.evaluation.annotated import with_classes
+from wsiseg.evaluation.detection import detect
+from wsiseg.evaluation.records import labelled_instances
+from wsiseg.labels.reading import read_label_sets
 from wsiseg.labels.records import LabelledImage
 from wsiseg.models import DEFAULT_MODEL, load_model
 from wsiseg.models.card import ModelCard
 from wsiseg.records import UNKNOWN_CLASS
 from wsiseg.rundir import write_json
 
-MPP = 0.25
 RADIUS_UM = 3.0
 DEFINITION = (
     "per_mm2: nuclei found on held-back images whose centroid lies on no annotated nucleus, nor "
@@ -57,13 +56,15 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="card.json to write the figures into")
     arguments = parser.parse_args()
     card = load_model(arguments.model).card
-    sets = {
-        "MoNuSeg held-back patients": read_folder(arguments.data / "monuseg_train", {}),
-        "CoNSeP held-back images": read_folder(arguments.data / "consep_train", CONSEP_CLASSES),
+    names = {
+        "monuseg_train": "MoNuSeg held-back patients",
+        "consep_train": "CoNSeP held-back images",
     }
+    read = read_label_sets([arguments.data / folder for folder in names], LABELS)
+    sets = {names[one.name]: one.images for one in read.sets}
     counted = {
         name: [
-            count_image(arguments.model, card, image)
+            count_image(arguments.model, card, image, read.class_names)
             for image in images
             if image.patient in card.about["held_back"]
         ]
@@ -77,66 +78,33 @@ def main() -> None:
         write_json(arguments.write, fields)
 
 
-def count_image(model: str, card: ModelCard, image: LabelledImage) -> dict[str, Any]:
+def count_image(
+    model: str, card: ModelCard, image: LabelledImage, class_names: tuple[str, ...]
+) -> dict[str, Any]:
     """Segment one image, and count what its annotations do not hold."""
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / f"{image.name}.png"
         Image.fromarray(image.rgb).save(path)
         options = wsiseg.PlanOptions(tissue=None)
         result = wsiseg.segment(
-            path, temporary, model=model, scale=MPP, options=options, formats=()
+            path, temporary, model=model, scale=image.mpp, options=options, formats=()
         )
         cells = result.cells(columns=["x_um", "y_um", "class_name"])
     found_um = np.stack([cells["x_um"].to_numpy(), cells["y_um"].to_numpy()], axis=1)
     names = cells["class_name"].to_pylist()
-    annotated_um, annotated_class = annotated(image)
-    pairs = pair_centroids(found_um, annotated_um, RADIUS_UM)
-    partner = dict(pairs)
-    unpaired = [i for i in range(len(names)) if i not in partner]
-    row, col = (np.floor(found_um[:, k] / MPP).astype(int) for k in (1, 0))
-    nothing_there = image.instances[row, col] == 0
-    other = Counter(
-        names[i]
-        for i, j in pairs
-        if annotated_class[j] != UNKNOWN_CLASS and card.class_names[annotated_class[j]] != names[i]
-    )
+    index = {name: k for k, name in enumerate(card.class_names)}
+    classes = np.array([index.get(name, UNKNOWN_CLASS) for name in names], np.uint8)
+    truth = with_classes(labelled_instances(image), class_names, {}, card.class_names)
+    seen = detect(found_um, classes, truth, RADIUS_UM)
     return {
-        "mm2": image.instances.size * MPP**2 / 1e6,
-        "has_classes": bool((annotated_class != UNKNOWN_CLASS).any()),
+        "mm2": image.instances.size * image.mpp**2 / 1e6,
+        "has_classes": bool((truth.classes != UNKNOWN_CLASS).any()),
         "found": Counter(names),
-        "annotated": len(annotated_um),
-        "false": Counter(names[i] for i in unpaired if nothing_there[i]),
-        "unpaired": Counter(names[i] for i in unpaired),
-        "other": other,
+        "annotated": truth.n,
+        "false": Counter(names[i] for i in seen.false),
+        "unpaired": Counter(names[i] for i in seen.unpaired_found),
+        "other": Counter(names[i] for i in seen.of_other_class),
     }
-
-
-def annotated(image: LabelledImage) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return centroids (µm) and class index of an image's annotated nuclei."""
-    labels = image.instances.ravel()
-    n = np.bincount(labels)
-    ids = np.flatnonzero(n)
-    ids = ids[ids > 0]
-    row, col = np.indices(image.instances.shape) + 0.5
-    sums = (np.bincount(labels, value.ravel()) for value in (col, row))
-    x_um, y_um = (total[ids] / n[ids] * MPP for total in sums)
-    # Each nucleus has one class, up to pixels at its edge.
-    votes = np.zeros((len(n), UNKNOWN_CLASS + 1), np.int64)
-    np.add.at(votes, (labels, image.classes.ravel()), 1)
-    return np.stack([x_um, y_um], axis=1), votes[ids].argmax(axis=1)
-
-
-def pair_centroids(
-    found_um: NDArray[np.float64], annotated_um: NDArray[np.float64], radius_um: float
-) -> list[tuple[int, int]]:
-    """Return pairs of positions, one to one, as many and then as near as can be."""
-    if not (len(found_um) and len(annotated_um)):
-        return []
-    far = 1e6
-    distance = cdist(found_um, annotated_um)
-    rows, cols = linear_sum_assignment(np.where(distance <= radius_um, distance, far))
-    near = distance[rows, cols] <= radius_um
-    return list(zip(rows[near].tolist(), cols[near].tolist(), strict=True))
 
 
 def summarise(

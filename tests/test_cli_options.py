@@ -327,3 +327,45 @@ def test_questions_own_no_default() -> None:
         assert default_of(argument, wsiseg.compare_groups) == there[argument]
     for argument in ("model", "classes"):
         assert options_of("query")[argument] == default_of(argument, wsiseg.query)
+
+
+EVALUATE_OPTIONS = {
+    "mpp": "mpp",
+    "class_map": "class_of",
+    "radius_um": "radius_um",
+    "tolerance_um": "tolerance_um",
+    "seed": "seed",
+    "device": "device",
+}
+"""Option of `wsiseg evaluate` and the field of `EvaluateOptions` that it sets."""
+
+
+def test_evaluate_owns_no_default() -> None:
+    there = options_of("evaluate")
+    named = inspect.signature(wsiseg.evaluate).parameters
+    for name in ("second_reader", "to"):
+        assert there.pop(name) == named[name].default
+    assert there.keys() == EVALUATE_OPTIONS.keys() | {"pred", "truth", "quiet"}
+    defaults = wsiseg.EvaluateOptions()
+    assert named["options"].default == defaults
+    for option, field in EVALUATE_OPTIONS.items():
+        wanted = getattr(defaults, field)
+        assert there[option] == (None if wanted == {} else wanted), option
+
+
+def test_each_option_of_evaluate_reaches_its_own_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[Any] = []
+
+    def evaluate(*given: Any, **options: Any) -> Any:
+        said.extend((given, options))
+        raise wsiseg.WsisegError("enough")
+
+    monkeypatch.setattr(wsiseg, "evaluate", evaluate)
+    options = ["--mpp", "0.4", "--class-map", "1=A", "--radius-um", "2", "--tolerance-um", "1"]
+    rest = ["--seed", "5", "--device", "cpu", "--to", "t", "--second-reader", "r", "--quiet"]
+    done = CliRunner().invoke(app, ["evaluate", "runs", "labels", *options, *rest])
+    assert done.exit_code == 3
+    assert said == [
+        ("runs", Path("labels"), wsiseg.EvaluateOptions(0.4, {"1": "A"}, 2, 1, 2000, 5, "cpu")),
+        {"second_reader": Path("r"), "to": Path("t"), "progress": None},
+    ]

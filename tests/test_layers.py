@@ -47,7 +47,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ),
     ("batches", "cluster/", "estimate"),
     (
-        *("api", "many", "dry_run", "seam_check/", "doctor", "demo"),
+        *("api", "many", "dry_run", "seam_check/", "doctor", "demo", "evaluation/judging"),
         *("__init__", "__main__", "signals", "cli/"),
     ),
 )

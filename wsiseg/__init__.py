@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from wsiseg.doctor import run_checks
     from wsiseg.dry_run import SlideEstimate, estimate_many
     from wsiseg.errors import WsisegError
+    from wsiseg.evaluation.evaluation import Evaluation
+    from wsiseg.evaluation.judging import evaluate
+    from wsiseg.evaluation.records import EvaluateOptions
     from wsiseg.exporting import export_runs, list_formats
     from wsiseg.listing import SlideEntry, list_slides
     from wsiseg.many import segment_many
@@ -51,6 +54,8 @@ __all__ = [
     "ClassifyOptions",
     "ComputeOptions",
     "Done",
+    "EvaluateOptions",
+    "Evaluation",
     "Failed",
     "Part",
     "PlanOptions",
@@ -80,6 +85,7 @@ __all__ = [
     "densest_squares",
     "describe_model",
     "estimate_many",
+    "evaluate",
     "export_runs",
     "find_results",
     "list_formats",
@@ -117,6 +123,8 @@ _HOME = {
     "ClassifyOptions": "classes.classification",
     "ComputeOptions": "api",
     "Done": "batches",
+    "EvaluateOptions": "evaluation.records",
+    "Evaluation": "evaluation.evaluation",
     "Failed": "batches",
     "Part": "parts",
     "PlanOptions": "plan",
@@ -146,6 +154,7 @@ _HOME = {
     "densest_squares": "answers.densest",
     "describe_model": "models.description",
     "estimate_many": "dry_run",
+    "evaluate": "evaluation.judging",
     "export_runs": "exporting",
     "find_results": "results",
     "list_formats": "exporting",

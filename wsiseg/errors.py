@@ -5,6 +5,7 @@ WsisegError
 │   ├── MissingScale                     µm per pixel is not in the file and was not given
 │   ├── ScaleRefused                     the scale contradicts the file or does not suit the model
 │   ├── LicenceRefused                   a model's licence is not the one that was required
+│   ├── LabelsNotReadable                annotated images cannot be read, or contradict themselves
 │   └── OutputExists                     the output belongs to another run, or is in the way
 ├── SlideNotReadable (OSError)           a slide or image cannot be opened
 │   ├── UnknownFormat                    … by this reader: it is of a kind for another
@@ -42,6 +43,10 @@ class ScaleRefused(UsageError):
 
 class LicenceRefused(UsageError):
     """A model's licence does not permit what was required of it."""
+
+
+class LabelsNotReadable(UsageError):
+    """Annotated images cannot be read, or contradict themselves."""
 
 
 class OutputExists(UsageError):

@@ -11,6 +11,7 @@ import typer
 
 import wsiseg
 from wsiseg.cli._classify import classify
+from wsiseg.cli._evaluate import evaluate
 from wsiseg.cli._exit import (
     BUG,
     DONE,
@@ -264,7 +265,7 @@ _COMMANDS = {
     "Look and ask": (stats, query, report, cite),
     "Correct": (classify,),
     "Go on elsewhere": (export,),
-    "Check": (doctor, info, models, seamcheck),
+    "Check": (doctor, info, models, seamcheck, evaluate),
 }
 """In the order of `--help`."""
 for _panel, _listed in _COMMANDS.items():

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wsiseg.evaluation.assignment import assign
+
 MATCH_IOU = 0.5
 """Above it, no instance can have two partners (Kirillov et al. 2019, section 4)."""
 
@@ -231,18 +233,60 @@ def aji(reference: NDArray[np.integer], predicted: NDArray[np.integer]) -> float
     ValueError
         If sizes differ or a label is negative.
     """
-    overlaps = count_overlaps(reference, predicted)
-    united_px = overlaps.united_px
+    return _share(*aji_terms(count_overlaps(reference, predicted)))
+
+
+def aji_terms(overlaps: Overlaps) -> tuple[int, int]:
+    """Return the pixels shared and united whose ratio is the aggregated Jaccard index."""
     # Best pair of each reference instance first; lexsort is stable, so the lowest label.
     order = np.lexsort((-overlaps.iou, overlaps.reference_index))
-    touched, first = np.unique(overlaps.reference_index[order], return_index=True)
-    best = order[first]
-    shared = int(overlaps.shared_px[best].sum())
-    alone = int(overlaps.reference_px.sum() - overlaps.reference_px[touched].sum())
-    taken = np.unique(overlaps.predicted_index[best])
-    spare = int(overlaps.predicted_px.sum() - overlaps.predicted_px[taken].sum())
-    united = int(united_px[best].sum()) + alone + spare
-    return shared / united if united else math.nan
+    _, first = np.unique(overlaps.reference_index[order], return_index=True)
+    return _shared_and_united(overlaps, order[first])
+
+
+def aji_plus(reference: NDArray[np.integer], predicted: NDArray[np.integer]) -> float:
+    """Return the aggregated Jaccard index of one-to-one pairs, AJI+.
+
+    Graham et al. 2019 (doi:10.1016/j.media.2019.101563), section 4.2: pairs are chosen one to one
+    so that their IoU is largest in sum, and what is left on either side adds to the union.  So
+    nothing counts twice, and the score is the same whichever image is the reference.
+
+    Parameters
+    ----------
+    reference, predicted : ndarray, (h, w), integer
+        Label images of the same size; 0 is background.
+
+    Returns
+    -------
+    float
+        0 to 1; NaN if both images are empty.
+
+    Raises
+    ------
+    ValueError
+        If sizes differ or a label is negative.
+    """
+    return _share(*aji_plus_terms(count_overlaps(reference, predicted)))
+
+
+def aji_plus_terms(overlaps: Overlaps) -> tuple[int, int]:
+    """Return the pixels shared and united whose ratio is AJI+."""
+    chosen = assign(overlaps.reference_index, overlaps.predicted_index, -overlaps.iou, 0.0)
+    return _shared_and_united(overlaps, chosen)
+
+
+def _shared_and_united(overlaps: Overlaps, pairs: NDArray[np.int64]) -> tuple[int, int]:
+    """Sum some pairs' pixels, and those of instances in no pair into the union."""
+    taken = [
+        np.unique(index[pairs]) for index in (overlaps.reference_index, overlaps.predicted_index)
+    ]
+    sizes = (overlaps.reference_px, overlaps.predicted_px)
+    alone = sum(int(px.sum() - px[one].sum()) for px, one in zip(sizes, taken, strict=True))
+    return int(overlaps.shared_px[pairs].sum()), int(overlaps.united_px[pairs].sum()) + alone
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan
 
 
 def dice(reference: NDArray[np.integer], predicted: NDArray[np.integer]) -> float:
@@ -265,6 +309,35 @@ def dice(reference: NDArray[np.integer], predicted: NDArray[np.integer]) -> floa
     ValueError
         If sizes differ or a label is negative.
     """
-    overlaps = count_overlaps(reference, predicted)
+    shared, total = foreground_terms(count_overlaps(reference, predicted))
+    return _share(2 * shared, total)
+
+
+def foreground_iou(reference: NDArray[np.integer], predicted: NDArray[np.integer]) -> float:
+    """Return the intersection over union of foreground and foreground (Jaccard index).
+
+    Jaccard 1912 (doi:10.1111/j.1469-8137.1912.tb05611.x).
+
+    Parameters
+    ----------
+    reference, predicted : ndarray, (h, w), integer
+        Label images of the same size; everything but 0 is foreground.
+
+    Returns
+    -------
+    float
+        0 to 1; NaN if both images are empty.
+
+    Raises
+    ------
+    ValueError
+        If sizes differ or a label is negative.
+    """
+    shared, total = foreground_terms(count_overlaps(reference, predicted))
+    return _share(shared, total - shared)
+
+
+def foreground_terms(overlaps: Overlaps) -> tuple[int, int]:
+    """Return the foreground's pixels in both images, and in either one added up."""
     total = int(overlaps.reference_px.sum() + overlaps.predicted_px.sum())
-    return 2 * int(overlaps.shared_px.sum()) / total if total else math.nan
+    return int(overlaps.shared_px.sum()), total
