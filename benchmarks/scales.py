@@ -6,7 +6,7 @@ back on the image as it was, against the labels as they were.  The row `native` 
 untouched.
 
     python benchmarks/scales.py ../shared/data/monuseg_train ../shared/data/consep_train \\
-        --model nuclei-40x-v0 --held-back -n 4
+        --mpp 0.25 --model nuclei-40x-v0 --held-back -n 4
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import argparse
 import json
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import wsiseg
-from wsiseg.evaluation.perturb import match_sums, misstate_mpp
-from wsiseg.evaluation.sampling import bootstrap
+from wsiseg.evaluation.perturb import match_sums, pooled_pq
 from wsiseg.evaluation.segmenting import draw_outlines
-from wsiseg.labels.folders import read_folder
+from wsiseg.labels.options import LabelOptions
+from wsiseg.labels.reading import read_label_sets
 from wsiseg.labels.records import LabelledImage
+from wsiseg.labels.resampling import resample
 
 SCALES = (0.2, 0.25, 0.35, 0.5)
-
-
-def resampled(image: LabelledImage, mpp: float) -> LabelledImage:
-    """Return an image and its labels at another µm per pixel."""
-    return replace(misstate_mpp(image, 100 * (image.mpp / mpp - 1)), mpp=mpp)
 
 
 def outlines_of(image: LabelledImage, model: str, device: str) -> tuple[NDArray[Any], str]:
@@ -64,7 +60,7 @@ def measure(
     there, native, models = [], [], set[str]()
     start = time.perf_counter()
     for image in images:
-        changed = image if mpp is None else resampled(image, mpp)
+        changed = image if mpp is None else resample(image, mpp)
         outlines, name = outlines_of(changed, model, device)
         models.add(name)
         height, width = changed.instances.shape
@@ -72,38 +68,31 @@ def measure(
         rows, cols = image.instances.shape
         back = shapely.transform(outlines, lambda at, by=(cols / width, rows / height): at * by)
         native.append(match_sums(image, draw_outlines(back, (rows, cols))))
-    patients = [image.patient for image in images]
     return {
         "mpp": "native" if mpp is None else mpp,
         "model": ", ".join(sorted(models)),
-        "PQ, resampled labels": pooled_pq(there, patients),
-        "PQ, native labels": pooled_pq(native, patients),
+        "PQ, resampled labels": estimate_of(there, images),
+        "PQ, native labels": estimate_of(native, images),
         "seconds": round(time.perf_counter() - start, 1),
     }
 
 
-def pooled_pq(sums: list[tuple[float, ...]], patients: list[str]) -> dict[str, float | None]:
+def estimate_of(
+    sums: list[tuple[float, ...]], images: list[LabelledImage]
+) -> dict[str, float | None]:
     """Return PQ of all images together, with its interval over patients."""
-    unit = np.unique(patients, return_inverse=True)[1]
-    of_patients = np.zeros((unit.max() + 1, 4))
-    np.add.at(of_patients, unit, np.array(sums))
-    (pq,) = bootstrap(
-        lambda drawn: (2 * drawn[:, 0] / (drawn[:, 2] + drawn[:, 3]))[:, np.newaxis],
-        of_patients,
-        np.ones(len(of_patients)),
-        seed=0,
-    )
-    return {"value": pq.value, "low": pq.low, "high": pq.high}
+    return asdict(pooled_pq(np.array(sums), [image.patient for image in images]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("data", type=Path, nargs="+", help="folders of images/ and inst/")
+    parser.add_argument("data", type=Path, nargs="+", help="annotated images")
     parser.add_argument("--model", default="auto", help="auto, a shipped model or a folder")
     parser.add_argument("--held-back", action="store_true", help="only what the card holds back")
-    parser.add_argument("-n", type=int, help="images of each folder; else all")
+    parser.add_argument("--mpp", type=float, help="µm per pixel, where files do not say")
+    parser.add_argument("-n", type=int, help="images of each set; else all")
     parser.add_argument("--scales", type=float, nargs="+", default=SCALES, help="µm per pixel")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--json", type=Path, help="file for the results")
@@ -112,8 +101,8 @@ def main() -> None:
     if chosen.held_back:
         patients = frozenset(wsiseg.load_model(chosen.model).card.about["held_back"])
     images = []
-    for folder in chosen.data:
-        known = [i for i in read_folder(folder, {}) if patients is None or i.patient in patients]
+    for one in read_label_sets(chosen.data, LabelOptions(mpp=chosen.mpp)).sets:
+        known = [i for i in one.images if patients is None or i.patient in patients]
         images += known[: chosen.n]
     rows = []
     for mpp in (None, *chosen.scales):

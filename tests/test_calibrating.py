@@ -15,8 +15,8 @@ from PIL import Image
 from wsiseg.calibration import Calibration, Confidences, fit_calibration
 from wsiseg.errors import UsageError
 from wsiseg.evaluation.calibrating import calibrate, confidences_of
-from wsiseg.evaluation.curves import Curve, CurvePoint, curves_svg, reliability_svg
 from wsiseg.evaluation.metrics import panoptic_quality
+from wsiseg.evaluation.reliability_plot import reliability_svg
 from wsiseg.evaluation.segmenting import FoundNuclei, segment_image
 from wsiseg.labels.records import LabelledImage
 from wsiseg.models import MapsModel, Numerics, load_model
@@ -177,23 +177,3 @@ def assert_inside(root: ET.Element) -> None:
     for x, y in places(root):
         assert 0 < x < width
         assert 0 < y < height
-
-
-def test_curves_rise_where_their_values_do() -> None:
-    points = (CurvePoint(2, 0.4, 0.3, 0.5), CurvePoint(0, 0.8), CurvePoint(1, 0.6, 0.5, 0.7))
-    root = ET.fromstring(curves_svg([Curve("A <b>", "x", "y", points)], "all"))
-    assert "A <b>" in list(root.itertext())
-    drawn = list(places(root))
-    assert len(drawn) == 3
-    assert drawn == sorted(drawn)
-    # Down on the page is less; equal steps are equally far apart.
-    assert drawn[0][1] < drawn[1][1] < drawn[2][1]
-    assert drawn[1][1] - drawn[0][1] == pytest.approx(drawn[2][1] - drawn[1][1], abs=0.11)
-    assert_inside(root)
-
-
-def test_many_curves_have_a_place_each() -> None:
-    curves = [Curve(str(k), "x", "y", (CurvePoint(5, 0.5),)) for k in range(5)]
-    root = ET.fromstring(curves_svg(curves, "all"))
-    assert root.get("viewBox") == "0 0 960 480"
-    assert len(root.findall(f".//{SVG}circle")) == 5

@@ -345,6 +345,8 @@ def test_evaluate_owns_no_default() -> None:
     named = inspect.signature(wsiseg.evaluate).parameters
     for name in ("second_reader", "to"):
         assert there.pop(name) == named[name].default
+    # A flag that names the default changes.
+    assert (there.pop("perturb"), named["perturb"].default) == (False, None)
     assert there.keys() == EVALUATE_OPTIONS.keys() | {"pred", "truth", "quiet"}
     defaults = wsiseg.EvaluateOptions()
     assert named["options"].default == defaults
@@ -363,9 +365,15 @@ def test_each_option_of_evaluate_reaches_its_own_field(monkeypatch: pytest.Monke
     monkeypatch.setattr(wsiseg, "evaluate", evaluate)
     options = ["--mpp", "0.4", "--class-map", "1=A", "--radius-um", "2", "--tolerance-um", "1"]
     rest = ["--seed", "5", "--device", "cpu", "--to", "t", "--second-reader", "r", "--quiet"]
+    rest += ["--perturb"]
     done = CliRunner().invoke(app, ["evaluate", "runs", "labels", *options, *rest])
     assert done.exit_code == 3
     assert said == [
         ("runs", Path("labels"), wsiseg.EvaluateOptions(0.4, {"1": "A"}, 2, 1, 2000, 5, "cpu")),
-        {"second_reader": Path("r"), "to": Path("t"), "progress": None},
+        {
+            "second_reader": Path("r"),
+            "perturb": wsiseg.PerturbOptions(),
+            "to": Path("t"),
+            "progress": None,
+        },
     ]

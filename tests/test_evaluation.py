@@ -19,10 +19,12 @@ from wsiseg import EvaluateOptions
 from wsiseg.cli import app
 from wsiseg.cli._evaluate import classes_in
 from wsiseg.evaluation.annotated import with_classes
+from wsiseg.evaluation.card_figures import card_metrics, card_organs
 from wsiseg.evaluation.records import InstanceImage, PerturbationPoint, instance_image
 from wsiseg.evaluation.sampling import Estimate
 from wsiseg.labels.options import LabelOptions
 from wsiseg.labels.reading import read_label_sets
+from wsiseg.models.description import headline
 from wsiseg.records import UNKNOWN_CLASS
 from wsiseg.reports.evaluation_page import evaluation_page
 from wsiseg.testing.models import fine_network
@@ -385,3 +387,54 @@ def test_real_labels_against_a_changed_copy(shared: Path, folder: Path) -> None:
     share = (found > 0).sum() / (labels > 0).sum()
     assert figures["aji"].first.value == pytest.approx(share, abs=1e-12)
     assert figures["aji_plus"].first.value == pytest.approx(share, abs=1e-12)
+
+
+# Changed images, and model cards
+
+
+def test_a_model_is_scored_on_changed_images_too(truth: Path, tmp_path: Path) -> None:
+    model = replace(fine_network(), core_px=256, margin_px=64)
+    said: list[str] = []
+    found = wsiseg.evaluate(
+        model,
+        truth,
+        OPTIONS,
+        perturb=wsiseg.PerturbOptions({"brightness": (-20,)}),
+        to=tmp_path / "scores",
+        progress=lambda stage, done, total: said.append(stage),
+    )
+    changed, untouched = found.perturbation
+    assert (changed.strength, untouched.strength) == (-20, 0)
+    assert untouched.pq == found.scores.figures["pq"].pooled
+    assert changed.pq != untouched.pq
+    assert said.count("perturbing") == 2 * len(NAMES)
+    written = json.loads((tmp_path / "scores" / "evaluation.json").read_text())
+    assert [point["strength"] for point in written["perturbation"]] == [-20, 0]
+    assert "Changed images" in (tmp_path / "scores" / "evaluation.html").read_text()
+
+
+def test_labels_cannot_be_found_again_on_changed_images(truth: Path) -> None:
+    with pytest.raises(wsiseg.WsisegError, match="give a model"):
+        wsiseg.evaluate(truth, truth, OPTIONS, perturb=wsiseg.PerturbOptions())
+
+
+def test_a_card_says_what_the_scores_do(truth: Path, tmp_path: Path) -> None:
+    moved = write_folder(tmp_path / "moved", move_px=1, lost=3)
+    scores = wsiseg.evaluate(moved, truth, OPTIONS).scores
+    metrics = card_metrics({"painted": scores}, "judged on paint")
+    row = metrics["sets"]["painted"]
+    assert (row["images"], row["patients"]) == (4, 3)
+    assert row["nuclei"] == sum(image.n_truth for image in scores.images)
+    pq = scores.figures["pq"].macro
+    assert pq is not None
+    assert row["pq"]["value"] == pytest.approx(pq.value, abs=5e-5)
+    mean = np.mean([image.figures["pq"] or 0 for image in scores.images])
+    assert row["pq"]["value"] == pytest.approx(mean, abs=5e-5)
+    assert row["f1_by_class"].keys() == set(CLASSES.values())
+    organs = card_organs(scores, "likewise")
+    assert [(one["organ"], one["images"]) for one in organs["rows"]] == [("colon", 2), ("lung", 2)]
+    card = replace(fine_network().card, about={"metrics": metrics, "organs": organs})
+    json.dumps(card.to_json(), allow_nan=False)
+    assert headline(card) == (
+        f"painted {row['pq']['value']:.3f} [{row['pq']['low']:.3f}, {row['pq']['high']:.3f}]"
+    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +20,6 @@ from wsiseg.evaluation.perturb import (
     match_sums,
     misstate_mpp,
     perturbation_curve,
-    perturbation_svg,
     shift_stains,
 )
 from wsiseg.evaluation.segmenting import draw_outlines, segment_image
@@ -74,10 +71,11 @@ def test_a_wrong_scale_changes_labels_and_pixels_alike() -> None:
         assert changed.rgb.shape[:2] == changed.instances.shape == changed.classes.shape
         area = np.bincount(changed.instances.ravel())[1:].sum()
         assert area == pytest.approx((image.instances > 0).sum() * factor**2, rel=0.02)
-        # Pixel by pixel, the label at the middle of the new pixel.
-        for row, col in ((0, 0), (100, 57), (197, 190)):
-            there = int((row + 0.5) / factor), int((col + 0.5) / factor)
-            assert changed.instances[row, col] == image.instances[there]
+        # What is at the middle of the new pixel, but where that is on an edge between two.
+        at = ((np.arange(197) + 0.5) / factor).astype(int)
+        nuclei = changed.instances[:197, :197] > 0
+        wrong = [((image.instances[np.ix_(at, at + by)] > 0) != nuclei).mean() for by in (0, 1)]
+        assert wrong[0] < 0.005 < wrong[1]
 
 
 def test_blur_is_a_gaussian_in_micrometres() -> None:
@@ -153,7 +151,7 @@ def test_what_is_ignored_counts_for_nothing() -> None:
 
 def test_the_curve_is_that_of_single_runs() -> None:
     images = [painted(5, 150), painted(6, 120)]
-    options = PerturbOptions({"jpeg": (100,), "mpp": (10,)}, n_draws=200)
+    options = PerturbOptions({"jpeg": (100,), "mpp": (10,)})
     said: list[tuple[str, int, int]] = []
     points = perturbation_curve(
         MODEL, images, NUMERICS, options, progress=lambda *step: said.append(step)
@@ -175,14 +173,6 @@ def test_the_curve_is_that_of_single_runs() -> None:
     # Measured once: the untouched images are a point of each kind.
     assert points[0].pq == points[1].pq
     assert points[1].pq.value != points[2].pq.value
-    table = json.loads(json.dumps([point.to_json() for point in points], allow_nan=False))
-    assert table[1].keys() == {
-        *("kind", "strength", "unit", "pq", "pq_low", "pq_high", "f1", "n_images"),
-    }
-    root = ET.fromstring(perturbation_svg(points))
-    assert root.tag == "{http://www.w3.org/2000/svg}svg"
-    circles = root.findall(".//{http://www.w3.org/2000/svg}circle")
-    assert len(circles) == len(points)
 
 
 def test_without_an_image_or_a_known_change_there_is_no_curve() -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from wsiseg.errors import WsisegError
     from wsiseg.evaluation.evaluation import Evaluation
     from wsiseg.evaluation.judging import evaluate
+    from wsiseg.evaluation.perturb import PerturbOptions
     from wsiseg.evaluation.records import EvaluateOptions
     from wsiseg.exporting import export_runs, list_formats
     from wsiseg.listing import SlideEntry, list_slides
@@ -58,6 +59,7 @@ __all__ = [
     "Evaluation",
     "Failed",
     "Part",
+    "PerturbOptions",
     "PlanOptions",
     "Query",
     "Region",
@@ -127,6 +129,7 @@ _HOME = {
     "Evaluation": "evaluation.evaluation",
     "Failed": "batches",
     "Part": "parts",
+    "PerturbOptions": "evaluation.perturb",
     "PlanOptions": "plan",
     "Query": "answers.queries",
     "Region": "regions",

@@ -9,18 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.errors import UsageError
-from wsiseg.evaluation.curves import Curve, CurvePoint, curves_svg
 from wsiseg.evaluation.metrics import MATCH_IOU, count_overlaps
+from wsiseg.evaluation.records import (
+    EvaluateOptions,
+    PerturbationPoint,
+    instance_image,
+    labelled_instances,
+)
 from wsiseg.evaluation.sampling import Estimate, bootstrap
 from wsiseg.evaluation.segmenting import segment_image
+from wsiseg.evaluation.tallies import scored_part
 from wsiseg.labels.records import LabelledImage
+from wsiseg.labels.resampling import resample
 from wsiseg.models import MapsModel, Numerics
 from wsiseg.stain import optical_density, stain_matrix, unmix
 
@@ -62,26 +68,8 @@ def brighten(image: LabelledImage, percent: float) -> LabelledImage:
 
 
 def misstate_mpp(image: LabelledImage, percent: float) -> LabelledImage:
-    """Return an image whose µm per pixel are so much less than it says: all in it is larger.
-
-    Labels are those at the middles of the new pixels.
-    """
-    height, width = image.instances.shape
-    size = tuple(max(1, round(n * (1 + percent / 100))) for n in (height, width))
-    method = cv2.INTER_AREA if percent < 0 else cv2.INTER_LINEAR
-    rgb = np.asarray(cv2.resize(image.rgb, size[::-1], interpolation=method), np.uint8)
-    rows, cols = (
-        ((np.arange(new) + 0.5) * (old / new)).astype(np.int64)
-        for new, old in zip(size, (height, width), strict=True)
-    )
-    at = np.ix_(rows, cols)
-    return replace(
-        image,
-        rgb=rgb,
-        instances=image.instances[at],
-        classes=image.classes[at],
-        ignored=None if image.ignored is None else image.ignored[at],
-    )
+    """Return an image whose µm per pixel are so much less than it says: all in it is larger."""
+    return replace(resample(image, image.mpp / (1 + percent / 100)), mpp=image.mpp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +114,7 @@ _STRENGTHS: Mapping[str, tuple[float, ...]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class PerturbOptions:
-    """Which changes, how strong, and how intervals are made.
+    """Which changes, and how strong.
 
     Raises
     ------
@@ -136,56 +124,24 @@ class PerturbOptions:
 
     strengths: Mapping[str, Sequence[float]] = field(default_factory=lambda: _STRENGTHS)
     """Of each kind, beside the untouched image."""
-    n_draws: int = 2000
-    """Samples of the bootstrap."""
-    seed: int = 0
-    """Of the bootstrap."""
 
     def __post_init__(self) -> None:
         for kind in self.strengths:
             if kind not in PERTURBATIONS:
                 known = ", ".join(PERTURBATIONS)
                 raise UsageError(f"{kind!r} is no change of an image; known: {known}")
-        if self.n_draws < 1:
-            raise UsageError(f"n_draws is {self.n_draws}; at least 1 is needed")
 
 
-@dataclass(frozen=True, slots=True)
-class PerturbationPoint:
-    """How a model scores on images that were changed in one way."""
-
-    kind: str
-    """What was changed; a key of `PERTURBATIONS`."""
-    strength: float
-    """How far; the untouched images are one point of each kind."""
-    unit: str
-    """Of the strength."""
-    pq: Estimate
-    """Panoptic quality, pooled over the images; interval by bootstrap over patients."""
-    f1: Estimate
-    """Share of nuclei that match (IoU above 0.5), as F1; likewise."""
-    n_images: int
-    """Images it was measured on."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values, as in a model card's `about`, under `perturbation`."""
-        return {
-            "kind": self.kind,
-            "strength": self.strength,
-            "unit": self.unit,
-            "pq": self.pq.value,
-            "pq_low": self.pq.low,
-            "pq_high": self.pq.high,
-            "f1": self.f1.value,
-            "n_images": self.n_images,
-        }
+_DEFAULTS = PerturbOptions()
+_SCORED = EvaluateOptions()
 
 
 def perturbation_curve(
     model: MapsModel,
     images: Sequence[LabelledImage],
     numerics: Numerics,
-    options: PerturbOptions | None = None,
+    options: PerturbOptions = _DEFAULTS,
+    scored: EvaluateOptions = _SCORED,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[PerturbationPoint, ...]:
     """Score a model on changed images, through the whole pipeline.
@@ -198,8 +154,10 @@ def perturbation_curve(
         Annotated; of patients the model was not trained on, if the curve is to say anything.
     numerics : Numerics
         How the network is computed.
-    options : PerturbOptions, optional
+    options : PerturbOptions
         Which changes.
+    scored : EvaluateOptions
+        Seed and samples of the bootstrap.
     progress : callable, optional
         Called with (stage, done, total).
 
@@ -213,7 +171,6 @@ def perturbation_curve(
     UsageError
         If there is no image.
     """
-    options = options or PerturbOptions()
     if not images:
         raise UsageError("there is no image to change; at least one is needed")
     work = [
@@ -241,10 +198,10 @@ def perturbation_curve(
     untouched = sums_of(UNTOUCHED, 0.0)
     for kind in options.strengths:
         strength = PERTURBATIONS[kind].untouched
-        points.append(_point(kind, strength, untouched, patients, options))
+        points.append(_point(kind, strength, untouched, patients, scored))
     for kind, strength in work:
         sums = sums_of(PERTURBATIONS[kind], strength)
-        points.append(_point(kind, strength, sums, patients, options))
+        points.append(_point(kind, strength, sums, patients, scored))
     order = list(options.strengths)
     return tuple(sorted(points, key=lambda point: (order.index(point.kind), point.strength)))
 
@@ -252,22 +209,17 @@ def perturbation_curve(
 def match_sums(truth: LabelledImage, found: NDArray[np.int32]) -> tuple[float, float, float, float]:
     """Return IoU of the matches, matches, annotated and found nuclei of one image.
 
-    Pixels that are ignored belong to nothing, and what lost more than half of its pixels to
-    them does not count (Kirillov et al. 2019, doi:10.1109/CVPR.2019.00963, section 4.2).
+    Parameters
+    ----------
+    truth : LabelledImage
+        As it is annotated; what it ignores counts as `scored_part` says.
+    found : ndarray, (h, w), int32
+        Labels of what was found, 0 for background.
     """
-    labels = [truth.instances, found]
-    if truth.ignored is not None:
-        labels = [_without_ignored(each, truth.ignored) for each in labels]
-    overlaps = count_overlaps(*labels)
+    ours, theirs, _ = scored_part(labelled_instances(truth), instance_image(found, truth.mpp))
+    overlaps = count_overlaps(ours.labels, theirs.labels)
     iou = overlaps.iou[overlaps.iou > MATCH_IOU]
-    n_truth, n_found = len(overlaps.reference_label), len(overlaps.predicted_label)
-    return float(iou.sum()), float(len(iou)), float(n_truth), float(n_found)
-
-
-def _without_ignored(labels: NDArray[np.int32], ignored: NDArray[np.bool_]) -> NDArray[np.int32]:
-    area_px = np.bincount(labels.ravel())
-    lost_px = np.bincount(labels[ignored], minlength=len(area_px))
-    return np.where(ignored | (2 * lost_px > area_px)[labels], 0, labels).astype(np.int32)
+    return float(iou.sum()), float(len(iou)), float(ours.n), float(theirs.n)
 
 
 def _point(
@@ -275,42 +227,36 @@ def _point(
     strength: float,
     sums: NDArray[np.float64],
     patients: Sequence[str],
-    options: PerturbOptions,
+    scored: EvaluateOptions,
 ) -> PerturbationPoint:
+    pq = pooled_pq(sums, patients, scored)
+    return PerturbationPoint(kind, float(strength), PERTURBATIONS[kind].unit, pq, len(sums))
+
+
+def pooled_pq(
+    sums: NDArray[np.float64], patients: Sequence[str], scored: EvaluateOptions = _SCORED
+) -> Estimate:
+    """Return panoptic quality of images together, with its interval over patients.
+
+    Parameters
+    ----------
+    sums : ndarray, (n, 4)
+        Of `match_sums`, a row an image.
+    patients : sequence of str
+        Of each image.
+    scored : EvaluateOptions
+        Seed and samples of the bootstrap.
+    """
     unit = np.unique(patients, return_inverse=True)[1]
     of_patients = np.zeros((int(unit.max()) + 1, sums.shape[1]))
     np.add.at(of_patients, unit, sums)
     ones = np.ones(len(of_patients))
-    pq, f1 = bootstrap(_pq_and_f1, of_patients, ones, options.seed, options.n_draws)
-    return PerturbationPoint(kind, float(strength), PERTURBATIONS[kind].unit, pq, f1, len(sums))
+    (pq,) = bootstrap(_pq, of_patients, ones, scored.seed, scored.n_draws)
+    return pq
 
 
-def _pq_and_f1(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+def _pq(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     n = sums[:, 2:].sum(axis=1, keepdims=True)
-    ratios = np.full((len(sums), 2), np.nan)
-    np.divide(2 * sums[:, :2], n, out=ratios, where=n > 0)
-    return ratios
-
-
-def perturbation_svg(points: Sequence[PerturbationPoint]) -> str:
-    """Draw panoptic quality against strength, a panel for each kind.
-
-    Parameters
-    ----------
-    points : sequence of PerturbationPoint
-        Of `perturbation_curve`, at least one with a value.
-
-    Returns
-    -------
-    str
-        A whole SVG document that may also stand inside an HTML page.
-    """
-    curves = []
-    for kind in dict.fromkeys(point.kind for point in points):
-        mine = [p for p in points if p.kind == kind and p.pq.value is not None]
-        if mine:
-            known = PERTURBATIONS.get(kind)
-            drawn = [CurvePoint(p.strength, p.pq.value or 0.0, p.pq.low, p.pq.high) for p in mine]
-            title = kind if known is None else known.title
-            curves.append(Curve(title, mine[0].unit, "PQ", tuple(drawn)))
-    return curves_svg(curves, "Panoptic quality on changed images")
+    quality = np.full((len(sums), 1), np.nan)
+    np.divide(2 * sums[:, :1], n, out=quality, where=n > 0)
+    return quality

@@ -6,13 +6,15 @@ missing.  What the shipped models say there, from version 1 on (an *estimate* is
 
 * `use`: text, what the model is for;
 * `data`: list of text, or of `{"name", "licence", "images", "patients", "nuclei", "classes"}`;
-* `metrics`: `{"how": text, "sets": {name: {"images", "patients", "pq", "aji", "dice", "f1",
-  "f1_by_class": {class: estimate}}}}`, estimates.  Shipped weights are trained on all images, so
-  the numbers are those of networks of the same recipe in cross-validation over patients, each
-  image judged by one that never saw its patient; `how` says so;
+* `metrics`: `{"how": text, "averaging": text, "sets": {name: {"images", "patients", "nuclei",
+  "pq", "dq", "sq", "aji", "dice", "f1", "f1_by_class": {class: estimate}}}}`, estimates made by
+  `wsiseg.evaluation.card_figures`; `f1` is of centroids up to 3 µm apart.  Shipped weights are
+  trained on all images, so the numbers are those of networks of the same recipe in
+  cross-validation over patients, each image judged by one that never saw its patient; `how` says
+  so;
 * `organs`: `{"how": text, "rows": [{"organ", "images", "pq", "aji", …}]}`, each organ judged by a
   network that saw none of it;
-* `perturbation`: list of `{"kind", "strength", "unit", "pq", "pq_low", "pq_high", "f1",
+* `perturbation`: list of `{"kind", "strength", "unit", "pq", "pq_low", "pq_high",
   "n_images"}` (`wsiseg.evaluation.perturb`);
 * `calibration`: `CalibrationReport.to_json()` (`wsiseg.reliability`): before and after;
 * `size`: `{"parameters", "kmac_per_px", "megabytes"}` (`wsiseg.models.cost`);

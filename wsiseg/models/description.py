@@ -9,7 +9,7 @@ from typing import Any
 from wsiseg.models import MapsModel, ModelCard, ModelFile, list_models, load_model
 from wsiseg.models.licence import permits
 
-_FIGURES = {"pq": "PQ", "aji": "AJI", "dice": "Dice", "f1": "F1"}
+_FIGURES = {"pq": "PQ", "aji": "AJI", "dice": "Dice", "f1": "F1 of centroids"}
 """Of a table of metrics: what stands there and its title."""
 _SECTIONS = ("metrics", "organs", "perturbation", "calibration")
 _IN_HEAD = ("use", "classes_valid_on", "size")
@@ -108,6 +108,8 @@ def _metrics(metrics: Mapping[str, Any]) -> Iterator[str]:
         return
     if "how" in metrics:
         yield str(metrics["how"])
+    if "averaging" in metrics:
+        yield str(metrics["averaging"])
     sets = _sets(metrics)
     if not sets:
         yield from _anything(metrics)

@@ -1,6 +1,6 @@
-"""Small diagrams as SVG text, inside a page or as a file of their own.
+"""Reliability as a diagram: SVG text for a page, or a file of its own.
 
-They need no script and no font, and no colour in them says something alone.
+It needs no script and no font, and no colour in it says something alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _STYLE = (
     "text{font:12px sans-serif;fill:#222}.tick{font-size:11px;fill:#555}"
     ".axis{stroke:#888;fill:none}.grid{stroke:#e4e4e4}.ideal{stroke:#999;stroke-dasharray:4 3}"
     ".a{stroke:#1b5496;fill:none;stroke-width:2}.b{stroke:#c4561b;fill:none;stroke-width:2;"
-    "stroke-dasharray:6 3}.da{fill:#1b5496}.db{fill:#c4561b}.band{fill:#1b5496;opacity:.15}"
+    "stroke-dasharray:6 3}.da{fill:#1b5496}.db{fill:#c4561b}"
 )
 
 
@@ -94,80 +94,6 @@ def _reliability_panel(left: float, title: str, before: Reliability, after: Reli
     return "".join(parts)
 
 
-@dataclass(frozen=True, slots=True)
-class CurvePoint:
-    """One point of a curve, with its interval, if there is one."""
-
-    x: float
-    y: float
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """One panel: how a figure changes with the strength of something."""
-
-    title: str
-    x_title: str
-    y_title: str
-    points: tuple[CurvePoint, ...]
-
-
-def curves_svg(curves: Sequence[Curve], title: str) -> str:
-    """Draw curves side by side, three in a row, all from 0 to one height.
-
-    Parameters
-    ----------
-    curves : sequence of Curve
-        At least one, each with at least one point.
-    title : str
-        For those who cannot see it.
-
-    Returns
-    -------
-    str
-        A whole SVG document that may also stand inside an HTML page.
-    """
-    tops = [p.high if p.high is not None else p.y for curve in curves for p in curve.points]
-    top = max(0.1, math.ceil(max(tops, default=1.0) * 10) / 10)
-    parts = []
-    for k, curve in enumerate(curves):
-        row, col = divmod(k, _IN_ROW)
-        drawn = _curve_panel(col * _WIDTH, curve, top)
-        parts.append(f'<g transform="translate(0,{row * _HEIGHT:.0f})">{drawn}</g>')
-    n_rows = -(-len(curves) // _IN_ROW)
-    return _document(parts, title, (n_rows - 1) * _HEIGHT)
-
-
-_IN_ROW = 3
-
-
-def _curve_panel(left: float, curve: Curve, top: float) -> str:
-    points = sorted(curve.points, key=lambda point: point.x)
-    low, high = points[0].x, points[-1].x
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    axes = _Axes((low, high), (0, top), left)
-    y_ticks = [round(top * k / 4, 3) for k in range(5)]
-    x_ticks = list(dict.fromkeys(point.x for point in points))
-    parts = [_frame(axes, curve.title, curve.x_title, curve.y_title, x_ticks, y_ticks)]
-    known = [p for p in points if p.low is not None and p.high is not None]
-    if len(known) > 1:
-        there = [(p.x, p.high or 0.0) for p in known]
-        back = [(p.x, p.low or 0.0) for p in reversed(known)]
-        parts.append(f'<path class="band" d="{axes.path(there + back)}Z"/>')
-    parts.append(f'<path class="a" d="{axes.path([(p.x, p.y) for p in points])}"/>')
-    for p in points:
-        cx, cy = axes.at(p.x, p.y)
-        within = "" if p.low is None or p.high is None else f" ({p.low:.3f} to {p.high:.3f})"
-        parts.append(
-            f'<circle class="da" cx="{cx:.1f}" cy="{cy:.1f}" r="3">'
-            f"<title>{p.x:g}: {p.y:.3f}{within}</title></circle>"
-        )
-    return "".join(parts)
-
-
 def _frame(
     axes: _Axes,
     title: str,
@@ -207,7 +133,7 @@ def _frame(
 
 
 def _document(panels: Sequence[str], title: str, below: float) -> str:
-    width = _WIDTH * max(1, min(len(panels), _IN_ROW))
+    width = _WIDTH * max(1, len(panels))
     height = _HEIGHT + below
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width:.0f} '
