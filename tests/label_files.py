@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.io import savemat
 
+from wsiseg.labels.options import LabelOptions
+from wsiseg.labels.reading import read_label_sets
+from wsiseg.labels.records import LabelledImage, LabelSet
+from wsiseg.records import UNKNOWN_CLASS
 from wsiseg.testing.painted import paint_nuclei
+
+PLAIN = LabelOptions(mpp=0.25)
 
 SIDE_PX = 96
 N_NUCLEI = 9
@@ -177,3 +183,40 @@ WRITERS: dict[str, Callable[[Path, Mapping[str, Truth]], None]] = {
     "conic": write_conic,
     "geojson": write_geojson,
 }
+
+
+def write_toml(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def square(x: float, y: float, side: float = 8) -> shapely.Polygon:
+    return shapely.box(x, y, x + side, y + side)
+
+
+def write_drawn(folder: Path, features: list[Any], size: int = 200, **more: Any) -> Path:
+    rng = np.random.default_rng(0)
+    write_png(folder / "a.png", rng.integers(0, 255, (size, size, 3), np.uint8))
+    write_features(folder / "a.geojson", features, **more)
+    return folder / "a.png"
+
+
+def pixels(*boxes: tuple[int, int, int, int], size: tuple[int, int]) -> NDArray[np.bool_]:
+    mask = np.zeros(size, np.bool_)
+    for x0, y0, x1, y1 in boxes:
+        mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def read_one(path: Path, options: LabelOptions = PLAIN) -> LabelSet:
+    (found,) = read_label_sets([path], options).sets
+    return found
+
+
+def class_indices(image: LabelledImage) -> list[int]:
+    """Return the one class of each nucleus, 1 to n."""
+    n = int(image.instances.max())
+    found = [np.unique(image.classes[image.instances == k]) for k in range(1, n + 1)]
+    assert all(len(values) == 1 for values in found)
+    assert (image.classes[image.instances == 0] == UNKNOWN_CLASS).all()
+    return [int(values[0]) for values in found]

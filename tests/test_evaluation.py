@@ -19,12 +19,17 @@ from wsiseg import EvaluateOptions
 from wsiseg.cli import app
 from wsiseg.cli._evaluate import classes_in
 from wsiseg.evaluation.annotated import with_classes
-from wsiseg.evaluation.card_figures import card_metrics, card_organs
-from wsiseg.evaluation.records import InstanceImage, PerturbationPoint, instance_image
+from wsiseg.evaluation.drawings import draw_pair
+from wsiseg.evaluation.records import (
+    InstanceImage,
+    PerturbationPoint,
+    ScoredPair,
+    instance_image,
+)
 from wsiseg.evaluation.sampling import Estimate
+from wsiseg.evaluation.scoring import score_images
 from wsiseg.labels.options import LabelOptions
 from wsiseg.labels.reading import read_label_sets
-from wsiseg.models.description import headline
 from wsiseg.records import UNKNOWN_CLASS
 from wsiseg.reports.evaluation_page import evaluation_page
 from wsiseg.testing.models import fine_network
@@ -153,6 +158,31 @@ def test_the_page_is_whole_and_loads_nothing(judged: Path) -> None:
     assert "For research use only" in page
 
 
+def test_of_a_large_image_the_part_with_most_nuclei_is_drawn() -> None:
+    truth, found = np.zeros((2, 1300, 2300), np.int32)
+    truth[20:30, 40:52] = 1
+    for k in range(4):
+        found[1200:1210, 1900 + 40 * k : 1912 + 40 * k] = k + 1
+    truth[1200:1210, 1900:1912] = 2
+    pair = ScoredPair("a", "a", instance_image(truth, MPP), instance_image(found, MPP))
+    drawn = draw_pair(pair, np.zeros((1300, 2300, 3), np.uint8))
+    assert (drawn.x_px, drawn.y_px, drawn.width_px, drawn.height_px) == (1000, 300, 1000, 1000)
+    layers = {layer.kind: layer for layer in drawn.layers}
+    assert {kind: layer.n for kind, layer in layers.items()} == {
+        "truth": 1,
+        "found": 1,
+        "missed": 1,
+        "extra": 3,
+    }
+    # The missed one, and one of the extra ones, lie elsewhere.
+    assert layers["missed"].path == ""
+    assert layers["extra"].path.count("M") == 2
+    assert layers["truth"].path.startswith("M19")
+    small = [instance_image(one[:90, :1100], MPP) for one in (truth, found)]
+    whole = draw_pair(ScoredPair("a", "a", *small), np.zeros((90, 1100, 3), np.uint8))
+    assert (whole.is_part, whole.width_px, whole.height_px) == (False, 1100, 90)
+
+
 def test_changed_images_are_a_curve_on_the_page(truth: Path) -> None:
     found = wsiseg.evaluate(truth, truth, OPTIONS)
     assert "On changed images" not in evaluation_page(found, [])
@@ -198,6 +228,9 @@ def test_a_model_and_its_runs_score_alike(tmp_path: Path) -> None:
     one_run = tmp_path / "runs" / f"{NAMES[0]}.png.wsiseg"
     with pytest.raises(wsiseg.WsisegError, match="1 of TRUTH have no partner in runs of local"):
         wsiseg.evaluate(one_run, truth, OPTIONS)
+    shutil.copytree(one_run, tmp_path / "runs" / "again" / one_run.name)
+    with pytest.raises(wsiseg.WsisegError, match="two runs are of images called TCGA-AA-0001-a"):
+        wsiseg.evaluate(tmp_path / "runs", truth, OPTIONS)
 
 
 def test_masks_and_painted_outlines_agree(truth: Path, tmp_path: Path) -> None:
@@ -363,12 +396,10 @@ def test_the_command_prints_and_writes(truth: Path, moved: Path, tmp_path: Path)
     assert CliRunner().invoke(app, ["evaluate", str(moved), str(truth)]).exit_code == 2
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("folder", ["monuseg_train", "consep_train"])
 def test_real_labels_against_a_changed_copy(shared: Path, folder: Path) -> None:
     """What was changed is what the scores say."""
-    from wsiseg.evaluation.records import ScoredPair
-    from wsiseg.evaluation.scoring import score_images
-
     path = sorted((shared / "data" / folder / "inst").glob("*.png"))[0]
     labels = np.asarray(Image.open(path)).astype(np.int32)
     truth = instance_image(labels, MPP)
@@ -387,54 +418,3 @@ def test_real_labels_against_a_changed_copy(shared: Path, folder: Path) -> None:
     share = (found > 0).sum() / (labels > 0).sum()
     assert figures["aji"].first.value == pytest.approx(share, abs=1e-12)
     assert figures["aji_plus"].first.value == pytest.approx(share, abs=1e-12)
-
-
-# Changed images, and model cards
-
-
-def test_a_model_is_scored_on_changed_images_too(truth: Path, tmp_path: Path) -> None:
-    model = replace(fine_network(), core_px=256, margin_px=64)
-    said: list[str] = []
-    found = wsiseg.evaluate(
-        model,
-        truth,
-        OPTIONS,
-        perturb=wsiseg.PerturbOptions({"brightness": (-20,)}),
-        to=tmp_path / "scores",
-        progress=lambda stage, done, total: said.append(stage),
-    )
-    changed, untouched = found.perturbation
-    assert (changed.strength, untouched.strength) == (-20, 0)
-    assert untouched.pq == found.scores.figures["pq"].pooled
-    assert changed.pq != untouched.pq
-    assert said.count("perturbing") == 2 * len(NAMES)
-    written = json.loads((tmp_path / "scores" / "evaluation.json").read_text())
-    assert [point["strength"] for point in written["perturbation"]] == [-20, 0]
-    assert "Changed images" in (tmp_path / "scores" / "evaluation.html").read_text()
-
-
-def test_labels_cannot_be_found_again_on_changed_images(truth: Path) -> None:
-    with pytest.raises(wsiseg.WsisegError, match="give a model"):
-        wsiseg.evaluate(truth, truth, OPTIONS, perturb=wsiseg.PerturbOptions())
-
-
-def test_a_card_says_what_the_scores_do(truth: Path, tmp_path: Path) -> None:
-    moved = write_folder(tmp_path / "moved", move_px=1, lost=3)
-    scores = wsiseg.evaluate(moved, truth, OPTIONS).scores
-    metrics = card_metrics({"painted": scores}, "judged on paint")
-    row = metrics["sets"]["painted"]
-    assert (row["images"], row["patients"]) == (4, 3)
-    assert row["nuclei"] == sum(image.n_truth for image in scores.images)
-    pq = scores.figures["pq"].macro
-    assert pq is not None
-    assert row["pq"]["value"] == pytest.approx(pq.value, abs=5e-5)
-    mean = np.mean([image.figures["pq"] or 0 for image in scores.images])
-    assert row["pq"]["value"] == pytest.approx(mean, abs=5e-5)
-    assert row["f1_by_class"].keys() == set(CLASSES.values())
-    organs = card_organs(scores, "likewise")
-    assert [(one["organ"], one["images"]) for one in organs["rows"]] == [("colon", 2), ("lung", 2)]
-    card = replace(fine_network().card, about={"metrics": metrics, "organs": organs})
-    json.dumps(card.to_json(), allow_nan=False)
-    assert headline(card) == (
-        f"painted {row['pq']['value']:.3f} [{row['pq']['low']:.3f}, {row['pq']['high']:.3f}]"
-    )

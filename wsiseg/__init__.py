@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from wsiseg.evaluation.perturb import PerturbOptions
     from wsiseg.evaluation.records import EvaluateOptions
     from wsiseg.exporting import export_runs, list_formats
+    from wsiseg.labels.options import LabelOptions
+    from wsiseg.labels.reading import read_label_sets
+    from wsiseg.labels.records import LabelledImage, LabelSet, LabelSets
     from wsiseg.listing import SlideEntry, list_slides
     from wsiseg.many import segment_many
     from wsiseg.models import list_models, load_model
@@ -58,6 +61,10 @@ __all__ = [
     "EvaluateOptions",
     "Evaluation",
     "Failed",
+    "LabelOptions",
+    "LabelSet",
+    "LabelSets",
+    "LabelledImage",
     "Part",
     "PerturbOptions",
     "PlanOptions",
@@ -101,6 +108,7 @@ __all__ = [
     "open_slide",
     "parse_part",
     "query",
+    "read_label_sets",
     "read_regions",
     "read_review",
     "region_shape",
@@ -128,6 +136,10 @@ _HOME = {
     "EvaluateOptions": "evaluation.records",
     "Evaluation": "evaluation.evaluation",
     "Failed": "batches",
+    "LabelOptions": "labels.options",
+    "LabelSet": "labels.records",
+    "LabelSets": "labels.records",
+    "LabelledImage": "labels.records",
     "Part": "parts",
     "PerturbOptions": "evaluation.perturb",
     "PlanOptions": "plan",
@@ -171,6 +183,7 @@ _HOME = {
     "open_slide": "slides",
     "parse_part": "parts",
     "query": "answers.queries",
+    "read_label_sets": "labels.reading",
     "read_regions": "regions",
     "read_review": "review",
     "region_shape": "answers.within",

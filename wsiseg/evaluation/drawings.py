@@ -15,10 +15,13 @@ from wsiseg.evaluation.boundaries import label_boxes
 from wsiseg.evaluation.metrics import match_instances
 from wsiseg.evaluation.records import InstanceImage, ScoredPair
 from wsiseg.evaluation.tallies import scored_part
+from wsiseg.geometry import Box
 from wsiseg.outlines import trace_mask
 
-_MOST_PX = 1200
-"""Along a picture's longer side."""
+_WHOLE_PX = 1200
+"""Images up to this long are drawn whole."""
+_PART_PX = 1000
+"""Side of the square that is drawn of larger ones."""
 _SMOOTH_PX = 0.4
 _JPEG = 80
 
@@ -30,9 +33,9 @@ class Layer:
     kind: str
     """`truth` and `found` of matches, `missed`, `extra`."""
     n: int
-    """Nuclei."""
+    """Nuclei in the whole image."""
     path: str
-    """The `d` of an SVG path, in the image's pixels."""
+    """The `d` of an SVG path, in the image's pixels: of those in what is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,13 @@ class DrawnImage:
 
     name: str
     jpeg: bytes
+    x_px: int
+    y_px: int
     width_px: int
     height_px: int
+    """Of what is drawn, in the image."""
+    is_part: bool
+    """Whether the image is larger than that."""
     layers: tuple[Layer, ...]
 
 
@@ -61,28 +69,50 @@ def draw_pair(pair: ScoredPair, rgb: NDArray[np.uint8]) -> DrawnImage:
     ours, theirs = matches.reference_label, matches.predicted_label
     missed = np.setdiff1d(np.arange(1, truth.n + 1), ours)
     extra = np.setdiff1d(np.arange(1, found.n + 1), theirs)
-    height, width = truth.labels.shape
+    box = _drawn_part(truth.labels.shape, [truth.labels, found.labels])
     layers = (
-        _layer("truth", truth, ours),
-        _layer("found", found, theirs),
-        _layer("missed", truth, missed),
-        _layer("extra", found, extra),
+        _layer("truth", truth, ours, box),
+        _layer("found", found, theirs, box),
+        _layer("missed", truth, missed, box),
+        _layer("extra", found, extra, box),
     )
-    return DrawnImage(pair.name, _jpeg(rgb), width, height, layers)
+    is_part = (box.height_px, box.width_px) != truth.labels.shape
+    part = rgb[box.y_px : box.y_end_px, box.x_px : box.x_end_px]
+    return DrawnImage(
+        pair.name, _jpeg(part), box.x_px, box.y_px, box.width_px, box.height_px, is_part, layers
+    )
+
+
+def _drawn_part(shape: tuple[int, ...], both: Sequence[NDArray[np.int32]]) -> Box:
+    """Return the whole image, or of a large one the square of a grid with the most nuclei."""
+    height, width = shape
+    if max(height, width) <= _WHOLE_PX:
+        return Box(0, 0, width, height)
+    boxes = np.concatenate([label_boxes(labels) for labels in both])
+    square = (boxes[:, :2] + boxes[:, 2:]) // 2 // _PART_PX
+    squares, n = np.unique(square, axis=0, return_counts=True)
+    row, col = squares[n.argmax()] if len(n) else (0, 0)
+    # The last square of a row or column ends where the image does.
+    y = max(0, min(int(row) * _PART_PX, height - _PART_PX))
+    x = max(0, min(int(col) * _PART_PX, width - _PART_PX))
+    return Box(x, y, min(_PART_PX, width), min(_PART_PX, height))
 
 
 def _jpeg(rgb: NDArray[np.uint8]) -> bytes:
-    image = Image.fromarray(rgb)
-    image.thumbnail((_MOST_PX, _MOST_PX), Image.Resampling.LANCZOS)
     content = io.BytesIO()
-    image.save(content, "JPEG", quality=_JPEG)
+    Image.fromarray(np.ascontiguousarray(rgb)).save(content, "JPEG", quality=_JPEG)
     return content.getvalue()
 
 
-def _layer(kind: str, image: InstanceImage, labels: Sequence[int] | NDArray[np.int64]) -> Layer:
+def _layer(kind: str, image: InstanceImage, labels: NDArray[np.int64], part: Box) -> Layer:
     boxes = label_boxes(image.labels)
+    first, last = boxes[labels - 1, :2], boxes[labels - 1, 2:]
+    low, high = (part.y_px, part.x_px), (part.y_end_px, part.x_end_px)
+    seen = ((first < high) & (last >= low)).all(axis=1)
     path = "".join(
-        text for label in labels for text in _outline(image.labels, int(label), boxes[label - 1])
+        text
+        for label in labels[seen].tolist()
+        for text in _outline(image.labels, label, boxes[label - 1])
     )
     return Layer(kind, len(labels), path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from wsiseg.labels.records import LabelledImage
 from wsiseg.records import UNKNOWN_CLASS
 from wsiseg.results import Result
 
+_MOST_NAMED = 100
+"""Characters of a name that go into a file's."""
 Segment = Callable[[Path, Path, float], Result]
 """From an image file, a folder for the run, and µm per pixel, to the finished run."""
 
@@ -101,7 +104,9 @@ def segment_labelled(
         The list that class indices point into; all of the model's classes are in it.
     """
     with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary, "image.png")
+        # Errors and warnings name the file.
+        name = re.sub(r"[^\w.-]", "_", image.name)[:_MOST_NAMED]
+        path = Path(temporary, f"{name}.png")
         Image.fromarray(image.rgb).save(path)
         result = segment(path, Path(temporary), image.mpp)
         return paint_result(result, class_names, image.rgb.shape[:2])

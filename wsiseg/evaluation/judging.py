@@ -139,12 +139,13 @@ def evaluate(
     check_classes(judged.said, judged.class_names, ours.class_names, class_of)
     other = None if second_reader is None else _second(second_reader, ours, options)
     pairs = []
+    stage = "segmenting" if judged.kind == "model" else "reading"
     for i, (name, image) in enumerate(ours.images.items()):
-        _tell(progress, "reading", i, len(ours.images))
+        _tell(progress, stage, i, len(ours.images))
         found = with_classes(judged.nuclei(image), judged.class_names, class_of, ours.class_names)
         truth_nuclei = labelled_instances(image.image)
         pairs.append(pair_up(name, image, truth_nuclei, found, judged.said))
-    _tell(progress, "reading", len(pairs), len(pairs))
+    _tell(progress, stage, len(pairs), len(pairs))
     scores = score_images(pairs, ours.class_names, options, progress)
     curve = _on_changed(judged, ours, perturb, options, progress)
     evaluation = Evaluation(

@@ -93,10 +93,12 @@ def instance_image(
             "pixel is needed"
         )
     else:
-        width = UNKNOWN_CLASS + 1
-        key = position.astype(np.int64) * width + classes[inside]
+        there = np.flatnonzero(np.bincount(classes[inside], minlength=UNKNOWN_CLASS + 1))
+        width = max(1, len(there))
+        column = np.searchsorted(there, classes[inside])
+        key = position.astype(np.int64) * width + column
         votes = np.bincount(key, minlength=len(label) * width).reshape(len(label), width)
-        of_label = votes.argmax(axis=1).astype(np.uint8)
+        of_label = there[votes.argmax(axis=1)].astype(np.uint8)
     return InstanceImage(compact, of_label, mpp, ignored)
 
 

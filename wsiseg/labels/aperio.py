@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from wsiseg.errors import LabelsNotReadable
 from wsiseg.labels.files import (
-    IMAGE_SUFFIXES,
     by_stem,
     files_below,
+    images_below,
     read_rgb,
     refuse_unpaired,
     stated_mpp,
@@ -64,8 +64,7 @@ def read_aperio(described: SetDescription) -> Iterator[FoundImage]:
     """
     folder = described.path
     labels = by_stem(files_below(folder, {".xml"}), "annotation files")
-    found = files_below(folder, IMAGE_SUFFIXES)
-    images = by_stem(found, "images")
+    images = images_below(folder)
     refuse_unpaired(images, labels, folder, "annotations (.xml)")
     for name in sorted(images):
         yield _read_image(name, images[name], labels[name], described)

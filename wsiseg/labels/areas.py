@@ -46,6 +46,8 @@ class AnnotatedSlide:
     ignored: Sequence[list[Rings]]
     """Where nothing is known."""
     overlaps: OverlapRule
+    reach_px: NDArray[np.float64]
+    """(n, 4): lowest x and y, highest x and y of each nucleus; see `reach_of`."""
 
 
 def polygons_of(geometry: shapely.Geometry) -> list[Rings]:
@@ -55,6 +57,12 @@ def polygons_of(geometry: shapely.Geometry) -> list[Rings]:
         for part in shapely.get_parts(geometry)
         if part.geom_type == "Polygon"
     ]
+
+
+def reach_of(nuclei: Sequence[OutlinedNucleus]) -> NDArray[np.float64]:
+    """Return the lowest x and y and the highest x and y of each nucleus, (n, 4)."""
+    corners = [np.concatenate([rings[0] for rings in one.polygons]) for one in nuclei]
+    return np.array([(*xy.min(axis=0), *xy.max(axis=0)) for xy in corners]).reshape(-1, 4)
 
 
 def box_of(polygons: Sequence[Rings], bounds: Box) -> Box:
@@ -97,7 +105,9 @@ def image_of_area(drawn: AnnotatedSlide, name: str, area: list[Rings] | None) ->
         raise LabelsNotReadable(f"{info.name}: {error}") from error
     inside = np.ones(rgb.shape[:2], np.bool_) if area is None else _mask(area, box)
     patches, keys = [], []
-    for one in _near(drawn.nuclei, box):
+    low, high = drawn.reach_px[:, :2], drawn.reach_px[:, 2:]
+    is_near = (low < (box.x_end_px, box.y_end_px)) & (high > (box.x_px, box.y_px))
+    for one in (drawn.nuclei[k] for k in np.flatnonzero(is_near.all(axis=1)).tolist()):
         patch = patch_of(_moved(one.polygons, box), one.title, box.width_px, box.height_px)
         if patch is not None and (patch.mask & inside[patch.box.slices]).any():
             patches.append(patch)
@@ -116,17 +126,6 @@ def image_of_area(drawn: AnnotatedSlide, name: str, area: list[Rings] | None) ->
         ignored if ignored.any() else None,
         counts=Counter(laid.counts),
     )
-
-
-def _near(nuclei: Sequence[OutlinedNucleus], box: Box) -> list[OutlinedNucleus]:
-    """Return the nuclei whose own boxes meet a box."""
-    found = []
-    for one in nuclei:
-        low = np.min([rings[0].min(axis=0) for rings in one.polygons], axis=0)
-        high = np.max([rings[0].max(axis=0) for rings in one.polygons], axis=0)
-        if (low < (box.x_end_px, box.y_end_px)).all() and (high > (box.x_px, box.y_px)).all():
-            found.append(one)
-    return found
 
 
 def _moved(polygons: Sequence[Rings], box: Box) -> list[Rings]:

@@ -32,8 +32,33 @@ def files_below(folder: Path, suffixes: Iterable[str], deepest: int = _DEEPEST) 
     return sorted(path for path in _walk(folder, deepest) if path.suffix.lower() in wanted)
 
 
+def images_below(folder: Path) -> dict[str, Path]:
+    """Return the images of a set by file name without suffix.
+
+    Where folders are called after images, pictures elsewhere are masks or overlays.
+
+    Raises
+    ------
+    LabelsNotReadable
+        If two have the same name.
+    """
+    found = files_below(folder, IMAGE_SUFFIXES)
+    inside = [
+        path
+        for path in found
+        if any("image" in part.lower() for part in path.parent.relative_to(folder).parts)
+    ]
+    return by_stem(inside or found, "images")
+
+
 def _walk(folder: Path, deepest: int) -> Iterator[Path]:
-    for path in folder.iterdir():
+    try:
+        inside = list(folder.iterdir())
+    except OSError as error:
+        raise LabelsNotReadable(
+            f"{folder} cannot be looked into ({error.strerror}); see that you may read it"
+        ) from error
+    for path in inside:
         if path.name.startswith((".", "__MACOSX")):
             continue
         if path.is_file():

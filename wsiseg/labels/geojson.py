@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from wsiseg.errors import LabelsNotReadable, UsageError
 from wsiseg.labels.aperio import refuse_elsewhere
-from wsiseg.labels.areas import AnnotatedSlide, OutlinedNucleus, Rings, image_of_area
+from wsiseg.labels.areas import AnnotatedSlide, OutlinedNucleus, Rings, image_of_area, reach_of
 from wsiseg.labels.files import (
     IMAGE_SUFFIXES,
     files_below,
@@ -34,14 +34,13 @@ from wsiseg.labels.files import (
     stated_mpp,
 )
 from wsiseg.labels.found import FoundImage, LabelFormat
-from wsiseg.labels.options import SetDescription
+from wsiseg.labels.options import LARGEST_NUCLEUS_UM2, SetDescription
 from wsiseg.listing import RUN_SUFFIX
 from wsiseg.regions import Drawn, parse_objects, read_packed
 from wsiseg.slides.protocol import SlideInfo
 
 _REGION_CLASSES = frozenset({"region", "training", "training region"})
 _REGION_NAME = re.compile(r"(review|region|training|training region)( ?\d+)?", re.IGNORECASE)
-_LARGEST_NUCLEUS_UM2 = 2000.0
 LARGEST_WHOLE_PX = 1 << 25
 """A larger image needs regions."""
 _LABEL_SUFFIXES = (".geojson", ".geojson.gz")
@@ -92,8 +91,9 @@ def read_geojson(described: SetDescription) -> Iterator[FoundImage]:
 
 
 def _stem(labels: Path) -> str:
-    """Return the name of a label file without what says that it is GeoJSON."""
-    return re.sub(r"\.geojson(\.gz)?$", "", labels.name, flags=re.IGNORECASE)
+    """Return the name of a label file without what our scripts for QuPath add to a slide's."""
+    added = r"(\.(training|corrected|review))?\.geojson(\.gz)?$"
+    return re.sub(added, "", labels.name, flags=re.IGNORECASE)
 
 
 def _fits(image: Path, labels: Path) -> bool:
@@ -130,12 +130,18 @@ def _images_of(image: Path, labels: Path, described: SetDescription) -> Iterator
         if parts.n_large:
             notes.append(
                 f"{labels.name}: {parts.n_large} annotations larger than "
-                f"{_LARGEST_NUCLEUS_UM2:,.0f} µm² are no nuclei and were passed over; give those "
+                f"{LARGEST_NUCLEUS_UM2:,.0f} µm² are no nuclei and were passed over; give those "
                 "in which every nucleus is annotated the class Training region"
             )
         _refuse_unusable(parts, image, labels, info)
         on_slide = AnnotatedSlide(
-            slide, mpp, str(labels), parts.nuclei, parts.ignored, described.overlaps
+            slide,
+            mpp,
+            str(labels),
+            parts.nuclei,
+            parts.ignored,
+            described.overlaps,
+            reach_of(parts.nuclei),
         )
         if not parts.regions:
             whole = image_of_area(on_slide, image.stem, None)
@@ -154,7 +160,7 @@ def _sorted(drawn: Sequence[Drawn], origin_px: NDArray[np.float64], mpp: float) 
             parts.regions.append(polygons)
         elif one.class_name is not None and one.class_name.endswith("*"):
             parts.ignored.append(polygons)
-        elif not one.is_detection and _area_px2(polygons) * mpp**2 > _LARGEST_NUCLEUS_UM2:
+        elif not one.is_detection and _area_px2(polygons) * mpp**2 > LARGEST_NUCLEUS_UM2:
             n_large += 1
         else:
             parts.nuclei.append(OutlinedNucleus(one.title, one.class_name, polygons))
@@ -190,14 +196,10 @@ def _refuse_unusable(parts: _Sorted, image: Path, labels: Path, info: SlideInfo)
             f"{labels}: holds no nucleus and no region; outlines of nuclei, or a region of the "
             "class Training region that has none, are needed"
         )
-    inside = sum(_is_inside(one.polygons, size_px) for one in parts.nuclei)
+    reach_px = reach_of(parts.nuclei)
+    is_inside = (reach_px[:, :2] < size_px) & (reach_px[:, 2:] > 0)
+    inside = int(np.count_nonzero(is_inside.all(axis=1)))
     refuse_elsewhere(len(parts.nuclei), inside, labels, image, size_px)
-
-
-def _is_inside(polygons: Sequence[Rings], size_px: tuple[int, int]) -> bool:
-    """Return whether any corner lies on the image."""
-    corners = np.concatenate([rings[0] for rings in polygons])
-    return bool(((corners >= 0) & (corners <= size_px)).all(axis=1).any())
 
 
 GEOJSON = LabelFormat(

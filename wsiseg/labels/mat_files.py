@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from wsiseg.errors import LabelsNotReadable
 from wsiseg.labels.files import (
-    IMAGE_SUFFIXES,
     by_stem,
     files_below,
+    images_below,
     mat_variables,
     read_mat,
     read_rgb,
@@ -100,21 +100,10 @@ def read_lizard(described: SetDescription) -> Iterator[FoundImage]:
 def _read(described: SetDescription, classes: _ClassValues) -> Iterator[FoundImage]:
     folder = described.path
     labels = by_stem(files_below(folder, {".mat"}), "label files")
-    images = by_stem(_images(folder), "images")
+    images = images_below(folder)
     refuse_unpaired(images, labels, folder, "labels (.mat)")
     for name in sorted(images):
         yield _read_image(name, images[name], labels[name], described, classes)
-
-
-def _images(folder: Path) -> list[Path]:
-    """Return the images; pictures in folders called otherwise are overlays."""
-    found = files_below(folder, IMAGE_SUFFIXES)
-    inside = [
-        path
-        for path in found
-        if any("image" in part.lower() for part in path.parent.relative_to(folder).parts)
-    ]
-    return inside or found
 
 
 def _read_image(

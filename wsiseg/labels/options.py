@@ -20,6 +20,9 @@ UNKNOWN_NUCLEUS = ""
 IGNORED_REGION = "-"
 """In `class_of`: neither nucleus nor background; nothing is known there."""
 
+LARGEST_NUCLEUS_UM2 = 2000.0
+"""Megakaryocytes have about a third of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class LabelOptions:

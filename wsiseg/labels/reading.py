@@ -18,6 +18,7 @@ from wsiseg.labels.files import needed_mpp
 from wsiseg.labels.found import FoundImage, LabelFormat
 from wsiseg.labels.options import (
     IGNORED_REGION,
+    LARGEST_NUCLEUS_UM2,
     UNKNOWN_NUCLEUS,
     LabelOptions,
     SetDescription,
@@ -30,6 +31,8 @@ from wsiseg.records import UNKNOWN_CLASS
 __all__ = ["LabelOptions", "LabelSets", "read_label_sets"]
 
 _DEFAULTS = LabelOptions()
+_USUAL_MEDIAN_UM2 = (6.0, 100.0)
+"""Of nuclei in sections; MoNuSeg has 19, CoNSeP 13."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,7 +117,31 @@ def _read_set(described: SetDescription, of: LabelFormat) -> _ReadSet:
     if twice:
         raise LabelsNotReadable(f"{described.path} holds two images {twice[0]}; rename one")
     notes += [f"{described.name}: {n:,} {what}" for what, n in counts.items()]
+    notes += _size_notes(images, described.name)
     return _ReadSet(described, images, _annotated(images, known, of), notes)
+
+
+def _size_notes(images: Sequence[_ReadImage], set_name: str) -> list[str]:
+    """Return what sizes say of a wrong µm per pixel, or of a background that is not 0."""
+    area_um2 = np.concatenate(
+        [np.bincount(one.found.instances.ravel())[1:] * one.mpp**2 for one in images]
+    )
+    if not len(area_um2):
+        return [f"{set_name}: no image has a nucleus"]
+    median, (low, high) = float(np.median(area_um2)), _USUAL_MEDIAN_UM2
+    said = []
+    if not low <= median <= high:
+        said.append(
+            f"{set_name}: half of the nuclei are smaller than {median:.1f} µm², where {low:g} to "
+            f"{high:g} are usual; are the µm per pixel right?"
+        )
+    n_large = int(np.count_nonzero(area_um2 > LARGEST_NUCLEUS_UM2))
+    if n_large:
+        said.append(
+            f"{set_name}: {n_large} labels are larger than {LARGEST_NUCLEUS_UM2:,.0f} µm²; is the "
+            "background 0, and are the µm per pixel right?"
+        )
+    return said
 
 
 def _first(*values: float | None) -> float | None:

@@ -25,6 +25,7 @@ from wsiseg.labels.areas import (
     Rings,
     image_of_area,
     polygons_of,
+    reach_of,
 )
 from wsiseg.labels.files import needed_mpp, open_picture, stated_mpp
 from wsiseg.labels.found import FoundImage, LabelFormat
@@ -88,7 +89,13 @@ def _squares_of(folder: Path, described: SetDescription, path: Path) -> Iterator
         mpp = needed_mpp(stated_mpp(slide.info, described.mpp), path)
         unseen = _unseen(folder, sample, squares)
         drawn = AnnotatedSlide(
-            slide, mpp, str(folder / _CORRECTED), nuclei, unseen, described.overlaps
+            slide,
+            mpp,
+            str(folder / _CORRECTED),
+            nuclei,
+            unseen,
+            described.overlaps,
+            reach_of(nuclei),
         )
         for name, box in squares.items():
             stem = f"{path.stem}_{folder.name}_{name.replace(' ', '')}"

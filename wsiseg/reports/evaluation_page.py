@@ -17,6 +17,8 @@ from wsiseg.reports.plots import Curve, Forest, Scatter, bland_altman, curves, f
 
 _HEADLINES = ("pq", "aji", "dice", "f1_centroid", "mpq_plus", "surface_dice", "hd95_um")
 _MOST_HEADLINES = 6
+_MOST_IMAGES = 60
+"""In the plot; the table has all."""
 _OF_READERS = (
     ("pq", "PQ"),
     ("dq", "F1 at IoU > 0.5"),
@@ -73,8 +75,10 @@ class ShownImage:
     organ: str
     pq: float | None
     jpeg: str
-    width_px: int
-    height_px: int
+    view_box: str
+    """Of the SVG."""
+    part: str
+    """Which part it is; empty for a whole image."""
     layers: tuple[ShownLayer, ...]
     alt: str
 
@@ -146,10 +150,7 @@ def evaluation_page(evaluation: Evaluation, extremes: Sequence[Extreme]) -> str:
         readers=tuple(_reader_plots(evaluation)),
         gap=tuple(_gaps(evaluation)),
         perturbation=tuple(curves(evaluation.perturbation)),
-        per_image=forest(
-            "PQ of each image",
-            [(i.name, Estimate(i.figures["pq"])) for i in _by_pq(scores.images)],
-        ),
+        per_image=_per_image(scores.images),
         scatters=tuple(_scatters(evaluation)),
         shown=tuple(_shown(extreme) for extreme in extremes),
         interval=interval_rule(evaluation),
@@ -159,8 +160,13 @@ def evaluation_page(evaluation: Evaluation, extremes: Sequence[Extreme]) -> str:
     return render("evaluation.html", view)
 
 
-def _by_pq(images: Sequence[ImageScore]) -> list[ImageScore]:
-    return sorted(images, key=lambda image: -(image.figures["pq"] or 0.0))
+def _per_image(images: Sequence[ImageScore]) -> Forest:
+    """Lay out the PQ of all images, or of the worst ones where there are many."""
+    known = [(i.name, Estimate(i.figures["pq"])) for i in images if i.figures["pq"] is not None]
+    ordered = sorted(known, key=lambda one: -(one[1].value or 0.0))
+    if len(ordered) <= _MOST_IMAGES:
+        return forest("PQ of each image", ordered)
+    return forest(f"PQ of the {_MOST_IMAGES} worst images", ordered[-_MOST_IMAGES:])
 
 
 def interval_text(estimate: Estimate | None) -> str:
@@ -310,8 +316,10 @@ def _shown(extreme: Extreme) -> ShownImage:
         organ=extreme.score.organ,
         pq=extreme.score.figures["pq"],
         jpeg=data_address(drawn.jpeg, "jpeg"),
-        width_px=drawn.width_px,
-        height_px=drawn.height_px,
+        view_box=f"{drawn.x_px} {drawn.y_px} {drawn.width_px} {drawn.height_px}",
+        part=f"the part of {drawn.width_px} × {drawn.height_px} px with most nuclei"
+        if drawn.is_part
+        else "",
         layers=layers,
         alt=f"{drawn.name}: {counted['found']} matched, {counted['missed']} missed, "
         f"{counted['extra']} extra",
