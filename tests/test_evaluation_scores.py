@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from slow_scores import pixel_sets, slow_aji_plus, slow_image, slow_pairs
+from slow_scores import elements, pixel_sets, slow_aji_plus, slow_image, slow_pairs
 
 from wsiseg.evaluation.detection import pair_centroids
 from wsiseg.evaluation.metrics import aji_plus, foreground_iou, panoptic_quality
@@ -226,6 +226,18 @@ def test_hand_worked_outlines():
     found[9:11, 0:2] = 2
     extra = 4 + 4 * math.sqrt(0.5)
     assert close(figures(pair_of(truth, found))["surface_dice"], 2 * length / (2 * length + extra))
+
+
+def test_hd95_leaves_out_a_twentieth_of_the_length():
+    """A bump of 2 × 4 px: of the outline's 89.7 px, 2.4 are 4 px away, 2 each 3, 2 and 1 px."""
+    truth, found = np.zeros((2, 24, 40), np.int32)
+    truth[8:20, 4:34] = found[8:20, 4:34] = 1
+    found[4:8, 10:12] = 1
+    (lengths,) = (sum(elements(each).values()) for each in pixel_sets(found))
+    away = 1 + 2 * math.sqrt(0.5)
+    # 3 px or more: 4.4 px of outline, within the twentieth; 2 px or more: not.
+    assert away < away + 2 < 0.05 * lengths < away + 4 < 0.1 * lengths
+    assert close(figures(pair_of(truth, found))["hd95_um"], 2 * MPP)
 
 
 def test_a_false_positive_lies_on_nothing():
