@@ -85,7 +85,7 @@ def test_a_refusal_names_licence_note_and_what_would_pass() -> None:
     with pytest.raises(LicenceRefused) as told:
         refuse_licence(card, "commercial", shipped)
     said = str(told.value)
-    assert "model ours has the licence CC-BY-NC-4.0 (for research only.)" in said
+    assert "model ours has the licence CC-BY-NC-4.0 (for research only)" in said
     assert "--model free (CC0-1.0), shared (CC-BY-SA-4.0)" in said
     with pytest.raises(LicenceRefused, match="no shipped model"):
         refuse_licence(card, "0BSD", shipped)

@@ -76,7 +76,11 @@ def _megabytes(model: MapsModel) -> float | None:
 def _head(card: ModelCard, megabytes: float | None) -> Iterator[str]:
     about, size = card.about, _mapping(card.about.get("size"))
     low, high = card.nuclear_area_um2
-    may = "permitted" if permits(card.licence, "commercial") else "refused by --require-licence"
+    may = (
+        "permitted"
+        if permits(card.licence, "commercial")
+        else "refused by --require-licence commercial"
+    )
     said = {
         "use": about.get("use"),
         "licence": f"{card.licence}: {card.licence_note}",

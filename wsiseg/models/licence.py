@@ -134,7 +134,8 @@ def refuse_licence(card: ModelCard, required: str | None, shipped: Iterable[Mode
         return
     others = ", ".join(f"{one.name} ({one.licence})" for one in permitted_cards(shipped, required))
     raise LicenceRefused(
-        f"model {card.name} has the licence {card.licence or 'unknown'} ({card.licence_note}); "
+        f"model {card.name} has the licence {card.licence or 'unknown'} "
+        f"({card.licence_note.rstrip('.')}); "
         f"{required} was required: "
         + (f"use --model {others}" if others else "no shipped model has it; name your own")
     )
