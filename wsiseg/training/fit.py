@@ -148,7 +148,7 @@ def fit_pixels(
     for step in range(start + 1, options.steps + 1):
         draws = draw_crops(pixels, options.augment, options.batch_size, options.seed, step)
         # Of the ways to convolve, a GPU's library tries which is fastest for these sizes.
-        with torch.backends.cudnn.flags(benchmark=True, allow_tf32=True):
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, benchmark_limit=3):
             losses = _step(network, optimiser, scaler, pixels, draws, options, step)
         averaging.add(min(options.ema_decay, step / (step + 10)))
         recorder.add(step, losses, [pixels.names[i] for i in draws.image])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_PLACES_OF_BACKGROUND = 1 << 16
+
 
 def distance_targets(instances: Tensor, most_instances: int) -> Tensor:
     """Return horizontal and vertical distances to each nucleus' centre.
@@ -27,8 +29,13 @@ def distance_targets(instances: Tensor, most_instances: int) -> Tensor:
     n, height, width = instances.shape
     device = instances.device
     of_image = torch.arange(n, device=device)[:, None, None] * (most_instances + 1)
-    label = (instances.long() + of_image).view(-1)
     n_labels = n * (most_instances + 1)
+    # A GPU's threads queue up for one place in memory: the many background pixels get many.
+    nowhere = torch.arange(n * height * width, device=device) % _PLACES_OF_BACKGROUND
+    label = torch.where(
+        instances.reshape(-1) > 0, (instances.long() + of_image).view(-1), n_labels + nowhere
+    )
+    n_labels += _PLACES_OF_BACKGROUND
     # Whole numbers, so that sums are exact in whatever order a GPU adds.
     count = torch.zeros(n_labels, dtype=torch.int64, device=device)
     count.scatter_add_(0, label, torch.ones_like(label))
