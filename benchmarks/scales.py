@@ -1,61 +1,126 @@
-"""The same tissue at 40x and at 20x, and at 20x with metadata that claim 40x.
+"""The same annotated images at several µm per pixel, through the whole pipeline.
 
-Images of 0.25 µm per pixel are laid side by side as one slide, and reduced to 0.5 µm per pixel.
-The counts and median areas of the two should agree; the slide whose metadata are wrong should
-finish with a warning that its nuclei are too small.
+Each image is resampled, written as a file, segmented by `wsiseg.segment` with that µm per pixel
+said, and scored twice: against the labels resampled in the same way, and, with its outlines laid
+back on the image as it was, against the labels as they were.  The row `native` is the image
+untouched.
 
-    python benchmarks/scales.py IMAGES [--n 16]
+    python benchmarks/scales.py ../shared/data/monuseg_train ../shared/data/consep_train \\
+        --mpp 0.25 --model nuclei-40x-v0 --held-back -n 4
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
+import time
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from PIL import Image
 
 import wsiseg
-from wsiseg.testing.slides import ArraySlide
+from wsiseg.evaluation.perturb import match_sums, pooled_pq
+from wsiseg.evaluation.segmenting import draw_outlines
+from wsiseg.labels.options import LabelOptions
+from wsiseg.labels.reading import read_label_sets
+from wsiseg.labels.records import LabelledImage
+from wsiseg.labels.resampling import resample
+
+SCALES = (0.2, 0.25, 0.35, 0.5)
 
 
-def mosaic(folder: Path, n: int) -> NDArray[np.uint8]:
-    """Return up to n images of one size, four in a row."""
-    paths = sorted(folder.glob("*.png"))[:n]
-    images = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
-    same = [image for image in images if image.shape == images[0].shape]
-    rows = [np.hstack(same[k : k + 4]) for k in range(0, len(same) // 4 * 4, 4)]
-    return np.vstack(rows)
+def outlines_of(image: LabelledImage, model: str, device: str) -> tuple[NDArray[Any], str]:
+    """Write an image, segment it, and return its outlines in its pixels, and the model used."""
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / f"{image.name}.png"
+        Image.fromarray(image.rgb).save(path)
+        result = wsiseg.segment(
+            path,
+            temporary,
+            model=model,
+            scale=image.mpp,
+            options=wsiseg.PlanOptions(tissue=None, measure="none"),
+            compute=wsiseg.ComputeOptions(device=device),
+            formats=(),
+        )
+        geometry = result.cells(columns=["geometry"])["geometry"].to_numpy()
+        return shapely.from_wkb(geometry), result.model_name
+
+
+def measure(
+    images: list[LabelledImage], mpp: float | None, model: str, device: str
+) -> dict[str, Any]:
+    """Return PQ of images at a scale (None: as they are), against both kinds of labels."""
+    there, native, models = [], [], set[str]()
+    start = time.perf_counter()
+    for image in images:
+        changed = image if mpp is None else resample(image, mpp)
+        outlines, name = outlines_of(changed, model, device)
+        models.add(name)
+        height, width = changed.instances.shape
+        there.append(match_sums(changed, draw_outlines(outlines, (height, width))))
+        rows, cols = image.instances.shape
+        back = shapely.transform(outlines, lambda at, by=(cols / width, rows / height): at * by)
+        native.append(match_sums(image, draw_outlines(back, (rows, cols))))
+    return {
+        "mpp": "native" if mpp is None else mpp,
+        "model": ", ".join(sorted(models)),
+        "PQ, resampled labels": estimate_of(there, images),
+        "PQ, native labels": estimate_of(native, images),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+def estimate_of(
+    sums: list[tuple[float, ...]], images: list[LabelledImage]
+) -> dict[str, float | None]:
+    """Return PQ of all images together, with its interval over patients."""
+    return asdict(pooled_pq(np.array(sums), [image.patient for image in images]))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("images", type=Path, help="folder of PNG images at 0.25 µm per pixel")
-    parser.add_argument("--n", type=int, default=16)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("data", type=Path, nargs="+", help="annotated images")
+    parser.add_argument("--model", default="auto", help="auto, a shipped model or a folder")
+    parser.add_argument("--held-back", action="store_true", help="only what the card holds back")
+    parser.add_argument("--mpp", type=float, help="µm per pixel, where files do not say")
+    parser.add_argument("-n", type=int, help="images of each set; else all")
+    parser.add_argument("--scales", type=float, nargs="+", default=SCALES, help="µm per pixel")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--json", type=Path, help="file for the results")
     chosen = parser.parse_args()
-    rgb = mosaic(chosen.images, chosen.n)
-    half = cv2.resize(rgb, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    cases = {
-        "40x": ArraySlide(rgb, name="40x.png", mpp=0.25),
-        "20x": ArraySlide(half, name="20x.png", mpp=0.5),
-        "20x claiming 40x": ArraySlide(half, name="claims.png", mpp=0.25),
-    }
-    first: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as out:
-        for name, slide in cases.items():
-            options = wsiseg.PlanOptions(tissue=None)
-            result = wsiseg.segment(slide, out, options=options, formats=())
-            total = result.summary()["total"]
-            first = first or total
-            n, area = total["n"], total["median_area_um2"]
-            print(
-                f"{name:18} {n:6} nuclei ({n / first['n'] - 1:+.1%}), median {area:5.1f} µm² "
-                f"({area / first['median_area_um2'] - 1:+.1%}), warnings: "
-                f"{', '.join(warning['code'] for warning in result.warnings) or 'none'}"
-            )
+    patients = None
+    if chosen.held_back:
+        patients = frozenset(wsiseg.load_model(chosen.model).card.about["held_back"])
+    images = []
+    for one in read_label_sets(chosen.data, LabelOptions(mpp=chosen.mpp)).sets:
+        known = [i for i in one.images if patients is None or i.patient in patients]
+        images += known[: chosen.n]
+    rows = []
+    for mpp in (None, *chosen.scales):
+        row = measure(images, mpp, chosen.model, chosen.device)
+        rows.append(row)
+        print(*(f"{name}: {said(value)}" for name, value in row.items()), sep="  ", flush=True)
+    if chosen.json is not None:
+        report = {"images": [image.name for image in images], "rows": rows}
+        chosen.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def said(value: Any) -> str:
+    """Return a value, or an estimate with its interval, as text."""
+    if not isinstance(value, dict):
+        return str(value)
+    if value["low"] is None:
+        return f"{value['value']:.4f}"
+    return f"{value['value']:.4f} [{value['low']:.3f}, {value['high']:.3f}]"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import wsiseg
-from wsiseg import api
+from wsiseg import model_choice
 from wsiseg.cli import app
 from wsiseg.errors import Interrupted, SlideNotReadable, UsageError
 from wsiseg.models import DEFAULT_MODEL
@@ -39,7 +39,7 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     def load(model: str = DEFAULT_MODEL) -> Any:
         return STAND_IN if model == DEFAULT_MODEL else wsiseg.load_model(model)
 
-    monkeypatch.setattr(api, "load_model", load)
+    monkeypatch.setattr(model_choice, "load_model", load)
     return lambda *arguments: CliRunner().invoke(app, [str(each) for each in arguments])
 
 

@@ -41,6 +41,8 @@ SEGMENT_OPTIONS = {
     "workers": "compute.workers",
     "memory_gb": "compute.memory_gb",
     "cluster": "compute.cluster",
+    "tta": "compute.tta",
+    "require_licence": "options.require_licence",
     "tissue": "options.tissue",
     "format": "formats",
     "model": "model",
@@ -108,7 +110,8 @@ def test_seamcheck_owns_no_default() -> None:
     shared = there.keys() - SEAMCHECK_OPTIONS.keys() - {"slide_or_run", "quiet"}
     of_segment = {name for name, where in SEGMENT_OPTIONS.items() if "." in where}
     # What a seamcheck writes meanwhile lies on this machine alone.
-    assert shared == (of_segment | {"model"}) - {"skip_bad_tiles", "cluster", "measure"}
+    not_there = {"skip_bad_tiles", "cluster", "measure", "require_licence"}
+    assert shared == (of_segment | {"model"}) - not_there
     for option in shared:
         assert there[option] == options_of("segment")[option], option
         assert default_of(SEGMENT_OPTIONS[option], wsiseg.seamcheck) == (
@@ -134,6 +137,7 @@ def test_each_option_of_seamcheck_reaches_its_own_field(monkeypatch: pytest.Monk
     rest = ["--offset", "64", "--offset", "96", "--slide", "b.svs", "--model", "some"]
     more = ["--json", "j", "--picture", "p", "--mpp", "0.4", "--tissue", "none", "--workers", "2"]
     where = ["--roi", "r.geojson", "--roi-origin", "slide", "--device", "cpu", "--quiet"]
+    where += ["--tta", "flips+turns"]
     done = CliRunner().invoke(app, ["seamcheck", "a.wsiseg", *sample, *rest, *more, *where])
     assert done.exit_code == 3
     target, options = said
@@ -145,7 +149,7 @@ def test_each_option_of_seamcheck_reaches_its_own_field(monkeypatch: pytest.Monk
         "scale": ScaleOptions(mpp=0.4),
         "options": PlanOptions(tissue=None, roi=Path("r.geojson"), roi_origin="slide"),
         "check": SeamCheckOptions("all", 640, 3, (64, 96), 32, 5),
-        "compute": ComputeOptions("cpu", workers=2),
+        "compute": ComputeOptions("cpu", workers=2, tta="flips+turns"),
         "json": Path("j"),
         "picture": Path("p"),
         "progress": None,
@@ -260,10 +264,11 @@ def test_each_option_reaches_its_own_field(
     monkeypatch.setattr(wsiseg, "segment_many", segment_many)
     numbers = ["--override-mpp", 0.3, "--batch-size", 4, "--workers", 2]
     words = ["--device", "cpu", "--precision", "bfloat16", "--format", "geojson,ome-zarr"]
+    words += ["--tta", "flips"]
     flags = ["--mpp-from-objective", "--force-scale", "--strict", "--overwrite", "--quiet"]
     flags += ["--skip-bad-tiles", "--part", "3/8"]
     area = ["--tissue", "none", "--roi", "r.geojson", "--roi-origin", "slide"]
-    area += ["--measure", "texture,ring"]
+    area += ["--measure", "texture,ring", "--require-licence", "commercial"]
     assert run(*numbers, *words, *flags, *area, "--model", "some").exit_code == 0
     slides, out, options = said
     assert (slides, out) == ([SlideEntry(Path("a.png"))], Path("out"))
@@ -277,9 +282,12 @@ def test_each_option_reaches_its_own_field(
             roi_origin="slide",
             skip_bad_tiles=True,
             measure=("ring", "texture"),
+            require_licence="commercial",
         ),
         "part": "3/8",
-        "compute": ComputeOptions("cpu", precision="bfloat16", batch_size=4, workers=2),
+        "compute": ComputeOptions(
+            "cpu", precision="bfloat16", batch_size=4, workers=2, tta="flips"
+        ),
         "formats": ("geojson", "ome-zarr"),
         "overwrite": True,
         "strict": True,
@@ -337,6 +345,8 @@ def test_evaluate_owns_no_default() -> None:
     named = inspect.signature(wsiseg.evaluate).parameters
     for name in ("second_reader", "to"):
         assert there.pop(name) == named[name].default
+    # A flag that names the default changes.
+    assert (there.pop("perturb"), named["perturb"].default) == (False, None)
     assert there.keys() == EVALUATE_OPTIONS.keys() | {"pred", "truth", "quiet"}
     defaults = wsiseg.EvaluateOptions()
     assert named["options"].default == defaults
@@ -355,9 +365,15 @@ def test_each_option_of_evaluate_reaches_its_own_field(monkeypatch: pytest.Monke
     monkeypatch.setattr(wsiseg, "evaluate", evaluate)
     options = ["--mpp", "0.4", "--class-map", "1=A", "--radius-um", "2", "--tolerance-um", "1"]
     rest = ["--seed", "5", "--device", "cpu", "--to", "t", "--second-reader", "r", "--quiet"]
+    rest += ["--perturb"]
     done = CliRunner().invoke(app, ["evaluate", "runs", "labels", *options, *rest])
     assert done.exit_code == 3
     assert said == [
         ("runs", Path("labels"), wsiseg.EvaluateOptions(0.4, {"1": "A"}, 2, 1, 2000, 5, "cpu")),
-        {"second_reader": Path("r"), "to": Path("t"), "progress": None},
+        {
+            "second_reader": Path("r"),
+            "perturb": wsiseg.PerturbOptions(),
+            "to": Path("t"),
+            "progress": None,
+        },
     ]

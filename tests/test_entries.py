@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 import wsiseg
-from wsiseg import api
-from wsiseg.api import model_for, options_of
+from wsiseg import model_choice
+from wsiseg.api import options_of
 from wsiseg.errors import (
     MissingScale,
     OutputExists,
@@ -23,6 +23,7 @@ from wsiseg.errors import (
     UsageError,
 )
 from wsiseg.listing import SlideEntry, list_slides
+from wsiseg.model_choice import model_for
 from wsiseg.models import list_models
 from wsiseg.plan import PlanOptions
 from wsiseg.scale import ScaleOptions
@@ -81,18 +82,18 @@ def test_each_slide_gets_the_model_nearest_to_it(
 ) -> None:
     (card,) = list_models()
     cards = [replace(card, name="fine"), replace(card, name="coarse", mpp=0.5)]
-    monkeypatch.setattr(api, "list_models", lambda: cards)
-    monkeypatch.setattr(api, "load_model", lambda model: model)
+    monkeypatch.setattr(model_choice, "list_models", lambda: cards)
+    monkeypatch.setattr(model_choice, "load_model", lambda model: model)
     info = ArraySlide(np.zeros((90, 90, 3), np.uint8), mpp=mpp).info
-    chosen: Any = model_for(info, "auto", ScaleOptions())
+    chosen: Any = model_for(info, "auto", PlanOptions())
     assert chosen == name
-    assert model_for(info, "named", ScaleOptions()) == "named"  # type: ignore[comparison-overlap]
+    assert model_for(info, "named", PlanOptions()) == "named"  # type: ignore[comparison-overlap]
 
 
 def test_a_slide_without_scale_has_no_nearest_model() -> None:
     info = ArraySlide(np.zeros((90, 90, 3), np.uint8), mpp=None).info
     with pytest.raises(MissingScale, match=r"--mpp.*--mpp-from-objective"):
-        model_for(info, "auto", ScaleOptions())
+        model_for(info, "auto", PlanOptions())
 
 
 def test_the_resolved_name_is_stored(tmp_path: Path) -> None:

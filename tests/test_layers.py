@@ -32,7 +32,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         *("classes/cross_validation", "answers/intervals", "answers/analysed", "answers/detection"),
         *("answers/cohort_metadata", "answers/table_files"),
         *("answers/table_rows", "answers/table_targets"),
-        *("parts", "claims", "unfinished"),
+        *("parts", "claims", "unfinished", "calibration", "reliability"),
         *("slides/", "models/", "exporters/", "labels/"),
     ),
     (
@@ -41,7 +41,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         *("crop_files", "answers/mixing", "answers/densest", "answers/within"),
     ),
     (
-        *("plan", "assemble", "side_files", "manifest", "runners", "pipeline"),
+        *("plan", "model_choice", "assemble", "side_files", "manifest", "runners", "pipeline"),
         *("exporting", "finished", "answers/", "classes/", "review/", "reports/"),
         *("training/", "evaluation/"),
     ),
@@ -57,7 +57,7 @@ PURE = (
     *("geometry", "records", "scale", "choosing", "tissue", "ink", "stain", "quality/", "tiles"),
     *("decode", "stitch", "outlines", "measure", "densities", "texture", "features"),
     *("neighbours", "identity", "classes/linear_model", "classes/cross_validation"),
-    *("answers/intervals",),
+    *("answers/intervals", "calibration", "reliability"),
 )
 """Modules that compute and touch no file."""
 

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from wsiseg import models
+from wsiseg.calibration import Calibration
 from wsiseg.decode import DecodeOptions
 from wsiseg.errors import ModelNotUsable, UnknownName, UsageError
 from wsiseg.models import (
@@ -99,9 +100,9 @@ def test_what_is_no_card_is_refused(values: Any) -> None:
         ModelCard.from_json(values, source="model seven")
 
 
-@pytest.mark.parametrize("version", [3, 99, None, "1", 1.5])
+@pytest.mark.parametrize("version", [4, 99, None, "1", 1.5])
 def test_a_newer_card_is_refused_with_what_to_do(version: Any) -> None:
-    with pytest.raises(ModelNotUsable, match=f"seven .* format {version}.* up to 2.*update"):
+    with pytest.raises(ModelNotUsable, match=f"seven .* format {version}.* up to 3.*update"):
         ModelCard.from_json({**CARD.to_json(), "format_version": version}, source="model seven")
 
 
@@ -176,10 +177,35 @@ FOR_PEOPLE: dict[str, Any] = {
     "about": {},
     "appearance": {},
 }
+SHA256_BEFORE = "ab4e64a5054225b16cb4c776b1e7a4fd9fb4d68704b3db2538fe39c64e35c936"
+CALIBRATION = Calibration((0.5, 1.0), (0.1, 0.9), 1.5)
 
 
 def test_every_field_is_either_behaviour_or_not() -> None:
-    assert BEHAVIOUR.keys() | FOR_PEOPLE.keys() == {field.name for field in fields(ModelCard)}
+    named = BEHAVIOUR.keys() | FOR_PEOPLE.keys() | {"calibration"}
+    assert named == {field.name for field in fields(ModelCard)}
+
+
+def test_a_calibration_is_part_of_the_hash_where_there_is_one() -> None:
+    # As the versions without calibrations made it: runs of theirs are recognised.
+    assert CARD.sha256 == SHA256_BEFORE
+    ours = replace(CARD, calibration=CALIBRATION)
+    other = replace(CARD, calibration=replace(CALIBRATION, class_temperature=1.4))
+    assert len({CARD.sha256, ours.sha256, other.sha256}) == 3
+
+
+def test_a_calibration_is_kept_in_the_card() -> None:
+    ours = replace(CARD, calibration=CALIBRATION)
+    fields = json.loads(json.dumps(ours.to_json()))
+    assert ModelCard.from_json(fields, "here") == ours
+    for wrong in ({"nucleus_to": [1, 2]}, {"turn": 1}, "yes"):
+        with pytest.raises(ModelNotUsable, match="here: the model card is incomplete"):
+            ModelCard.from_json({**fields, "calibration": wrong}, "here")
+    # Cards of the format before have no such field.
+    del fields["calibration"]
+    assert ModelCard.from_json({**fields, "format_version": 2}, "here") == CARD
+    with pytest.raises(ModelNotUsable, match="calibration"):
+        ModelCard.from_json(fields, "here")
 
 
 @pytest.mark.parametrize("name", BEHAVIOUR)

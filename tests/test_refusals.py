@@ -23,7 +23,7 @@ from refused import MPP, error_of, names_in, run_command, stand_in
 from slide_files import TILED, write_dicom, write_ome_pyramid
 
 import wsiseg
-from wsiseg import api
+from wsiseg import model_choice
 from wsiseg.models import DEFAULT_MODEL, load_model
 from wsiseg.testing.painted import paint_tissue
 
@@ -68,7 +68,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Run a command beside the inputs, in this process, with a stand-in for the network."""
     monkeypatch.chdir(inputs)
-    monkeypatch.setattr(api, "load_model", stand_in)
+    monkeypatch.setattr(model_choice, "load_model", stand_in)
     return run_command
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from refused import MPP, STAND_IN, error_of, only_error, run_command, stand_in
 
 import wsiseg
-from wsiseg import api, rundir
+from wsiseg import model_choice, rundir
 from wsiseg.testing.painted import paint_tissue
 
 
@@ -32,7 +32,7 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "load_model", stand_in)
+    monkeypatch.setattr(model_choice, "load_model", stand_in)
 
 
 def cells_of(out: Path) -> Any:
@@ -93,8 +93,8 @@ ON_SMALL_DISKS = """
     from pathlib import Path
     import pyarrow.parquet as pq
     from refused import MPP, run_command, stand_in
-    from wsiseg import api
-    api.load_model = stand_in
+    from wsiseg import model_choice
+    model_choice.load_model = stand_in
     slide, folder, *sizes = sys.argv[1:]
     told = []
     for kilobytes in sizes:
@@ -150,9 +150,9 @@ def test_disks_that_are_really_full(
 INTERRUPTIBLE = """
     from refused import STAND_IN
     from dataclasses import replace
-    from wsiseg import api, many
+    from wsiseg import many, model_choice
     from wsiseg.cli import main
-    api.load_model = many.load_model = lambda name: replace(STAND_IN, pause_s=0.5)
+    model_choice.load_model = many.load_model = lambda name: replace(STAND_IN, pause_s=0.5)
     main()
 """
 """As a command runs: bare KeyboardInterrupt may be swallowed by an import under way."""

@@ -17,7 +17,7 @@ from PIL import Image
 from refused import MPP, error_of, run_command, stand_in
 
 import wsiseg
-from wsiseg import SeamCheckOptions, api
+from wsiseg import SeamCheckOptions, model_choice
 from wsiseg._seam_sheet import label_edges
 from wsiseg.errors import (
     OutputExists,
@@ -464,7 +464,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a slide; the shipped model's name stands for the stand-in."""
     Image.fromarray(paint_tissue(600, 700, 1500, seed=3)).save(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(api, "load_model", stand_in)
+    monkeypatch.setattr(model_choice, "load_model", stand_in)
     return tmp_path
 
 
@@ -490,7 +490,7 @@ def test_the_command_leaves_3_where_an_aim_is_missed(
 ) -> None:
     card = stand_in().card
     faulty = Faulty("blind", card.core_px, card.margin_px)
-    monkeypatch.setattr(api, "load_model", lambda _: faulty)
+    monkeypatch.setattr(model_choice, "load_model", lambda _: faulty)
     done = run_command("seamcheck", "a.png", "--mpp", 0.5, "-n", 2, "--quiet")
     assert done.exit_code == 3
     assert "missed" in done.stdout

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from wsiseg.errors import WsisegError
     from wsiseg.evaluation.evaluation import Evaluation
     from wsiseg.evaluation.judging import evaluate
+    from wsiseg.evaluation.perturb import PerturbOptions
     from wsiseg.evaluation.records import EvaluateOptions
     from wsiseg.exporting import export_runs, list_formats
     from wsiseg.labels.options import LabelOptions
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from wsiseg.listing import SlideEntry, list_slides
     from wsiseg.many import segment_many
     from wsiseg.models import list_models, load_model
+    from wsiseg.models.description import describe_model, model_rows
     from wsiseg.parts import Part, parse_part
     from wsiseg.plan import PlanOptions
     from wsiseg.regions import Region, read_regions
@@ -64,6 +66,7 @@ __all__ = [
     "LabelSets",
     "LabelledImage",
     "Part",
+    "PerturbOptions",
     "PlanOptions",
     "Query",
     "Region",
@@ -89,6 +92,7 @@ __all__ = [
     "cohort_stats",
     "compare_groups",
     "densest_squares",
+    "describe_model",
     "estimate_many",
     "evaluate",
     "export_runs",
@@ -98,6 +102,7 @@ __all__ = [
     "list_slides",
     "load_model",
     "make_review",
+    "model_rows",
     "open_query",
     "open_result",
     "open_slide",
@@ -136,6 +141,7 @@ _HOME = {
     "LabelSets": "labels.records",
     "LabelledImage": "labels.records",
     "Part": "parts",
+    "PerturbOptions": "evaluation.perturb",
     "PlanOptions": "plan",
     "Query": "answers.queries",
     "Region": "regions",
@@ -161,6 +167,7 @@ _HOME = {
     "cohort_stats": "answers.cohort",
     "compare_groups": "answers.comparison",
     "densest_squares": "answers.densest",
+    "describe_model": "models.description",
     "estimate_many": "dry_run",
     "evaluate": "evaluation.judging",
     "export_runs": "exporting",
@@ -170,6 +177,7 @@ _HOME = {
     "list_slides": "listing",
     "load_model": "models",
     "make_review": "review",
+    "model_rows": "models.description",
     "open_query": "answers.queries",
     "open_result": "results",
     "open_slide": "slides",

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsiseg.choosing import choose_model
 from wsiseg.cluster import (
     ClusterNeeds,
     ClusterOptions,
@@ -27,14 +26,13 @@ from wsiseg.errors import Interrupted, UsageError
 from wsiseg.exporters import find_exporter
 from wsiseg.finished import finished_run
 from wsiseg.listing import SlideEntry, refuse_same_place
+from wsiseg.model_choice import NEAREST_MODEL, model_for
 from wsiseg.models import (
     MapsModel,
     ModelCard,
     ModelFile,
     Numerics,
     check_weights,
-    list_models,
-    load_model,
 )
 from wsiseg.models.device import kind_here, numerics_on, parse_device
 from wsiseg.pipeline import Progress, judged, run_directory, segment_planned
@@ -42,15 +40,12 @@ from wsiseg.plan import PlanOptions, RunPlan, plan_run
 from wsiseg.results import Result
 from wsiseg.rundir import RunDir
 from wsiseg.runners import RunHere, TileRunner, tiles_at_once
-from wsiseg.scale import ScaleOptions, resolve_scale
+from wsiseg.scale import ScaleOptions
 from wsiseg.slides import Slide, SlideInfo, open_slide
 from wsiseg.slides.stamp import stamp_of
 
 if TYPE_CHECKING:
     from distributed import Client
-
-NEAREST_MODEL = "auto"
-"""Name that stands for the shipped model nearest to the slide in µm per pixel."""
 
 Planned = Callable[[RunPlan], None]
 """Told what is about to run."""
@@ -76,6 +71,9 @@ class ComputeOptions:
     cluster: str | None = None
     """Run on this Dask cluster: the address of its scheduler (`tcp://…`), or a YAML file that
     says how workers are submitted to a queue."""
+    tta: str = "none"
+    """Test-time augmentation: `none`; `flips`: the mean over a tile and its mirror images, for
+    four times the time; `flips+turns`: those of the turned tile as well, for eight times."""
 
     def __post_init__(self) -> None:
         if self.memory_gb is not None and not self.memory_gb > 0:
@@ -86,7 +84,7 @@ class ComputeOptions:
         name, _ = parse_device(self.device)
         here = self.cluster is None or name == "auto"
         kind = kind_here(self.device) if here else name
-        return numerics_on(kind, card, self.precision, self.batch_size)
+        return numerics_on(kind, card, self.precision, self.batch_size, self.tta)
 
 
 def segment(
@@ -206,7 +204,7 @@ def finished_before(
     """Return the run if it is finished, and that is to be seen without opening the slide."""
 
     def choose(info: SlideInfo) -> tuple[MapsModel, Numerics]:
-        chosen = model_for(info, model, options.scale)
+        chosen = model_for(info, model, options)
         return chosen, compute.numerics(chosen.card)
 
     return finished_run(slide, folder, options, choose, formats)
@@ -228,7 +226,7 @@ def plan_slide(
     # Before anything is read: what is written to the file meanwhile makes it another one.
     stamp = stamp_of(Path(slide)) if isinstance(slide, str | Path) else None
     with _opened(slide) as opened:
-        chosen = model_for(opened.info, model, options.scale)
+        chosen = model_for(opened.info, model, options)
         if isinstance(chosen, ModelFile):
             # Here nothing has been made yet; in the first tile it would have.
             check_weights(chosen)
@@ -241,14 +239,6 @@ def with_scale(options: PlanOptions, scale: ScaleOptions | float | None) -> Plan
         return options
     rules = scale if isinstance(scale, ScaleOptions) else ScaleOptions(mpp=float(scale))
     return replace(options, scale=rules)
-
-
-def model_for(info: SlideInfo, model: str | Path | MapsModel, scale: ScaleOptions) -> MapsModel:
-    """Return the model named, or for `"auto"` the shipped one nearest in µm per pixel."""
-    if model != NEAREST_MODEL:
-        return load_model(model)
-    found = resolve_scale(info.name, info.mpp_x, info.mpp_y, info.objective_power, scale)
-    return load_model(choose_model(found.mpp, list_models()).name)
 
 
 def known_formats(formats: Sequence[str]) -> tuple[str, ...]:

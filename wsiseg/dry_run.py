@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from wsiseg.api import (
-    NEAREST_MODEL,
     ComputeOptions,
     entries_of,
     known_formats,
@@ -20,6 +19,7 @@ from wsiseg.cluster import check_choice
 from wsiseg.errors import WsisegError
 from wsiseg.estimate import Estimate, estimate
 from wsiseg.listing import SlideEntry
+from wsiseg.model_choice import NEAREST_MODEL, known_model
 from wsiseg.models import MapsModel
 from wsiseg.parts import Part, parse_part
 from wsiseg.pipeline import refuse_as_a_run_would
@@ -72,11 +72,12 @@ def estimate_many(
     formats = known_formats(formats)
     check_choice(compute.device, compute.workers, compute.memory_gb, compute.cluster)
     entries = entries_of(slides, options)
+    known = known_model(model, options)
     share = parse_part(part, os.environ) if isinstance(part, str) else part
     for entry in entries:
         if share is not None and not share.holds(entry.place):
             continue
-        chosen = model if entry.model is None else entry.model
+        chosen = known if entry.model is None else entry.model
         try:
             with plan_slide(
                 entry.path, chosen, options=options_of(entry, scale, options), compute=compute

@@ -4,6 +4,7 @@ WsisegError
 ├── UsageError (ValueError)              an option or argument cannot be used
 │   ├── MissingScale                     µm per pixel is not in the file and was not given
 │   ├── ScaleRefused                     the scale contradicts the file or does not suit the model
+│   ├── LicenceRefused                   a model's licence is not the one that was required
 │   ├── LabelsNotReadable                annotated images cannot be read, or contradict themselves
 │   └── OutputExists                     the output belongs to another run, or is in the way
 ├── SlideNotReadable (OSError)           a slide or image cannot be opened
@@ -38,6 +39,10 @@ class MissingScale(UsageError):
 
 class ScaleRefused(UsageError):
     """The scale given contradicts the file, or does not suit the model."""
+
+
+class LicenceRefused(UsageError):
+    """A model's licence does not permit what was required of it."""
 
 
 class LabelsNotReadable(UsageError):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from wsiseg.calibration import Calibration
 from wsiseg.decode import plane_means
 from wsiseg.densities import densities_around, densities_in
 from wsiseg.errors import UsageError
@@ -94,6 +95,7 @@ def measure_pixels(
     origin_px: tuple[int, int],
     mpp: float,
     groups: Sequence[str],
+    calibration: Calibration | None = None,
 ) -> NDArray[np.float32]:
     """Return what is measured of nuclei in their tile.
 
@@ -113,6 +115,8 @@ def measure_pixels(
         µm per pixel.
     groups : sequence of str
         Groups of `TILE_GROUPS` that are wanted, in that order.
+    calibration : Calibration, optional
+        Of the probabilities.
 
     Returns
     -------
@@ -126,5 +130,19 @@ def measure_pixels(
         elif group == "texture":
             parts.append(texture_of(rgb, instances, origin_px))
         else:
-            parts.append(plane_means(instances, classes, origin_px) / _MAP_UNIT)
+            means = class_means(instances, classes, origin_px)
+            parts.append(means if calibration is None else calibration.classes(means))
     return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def class_means(
+    instances: Instances, classes: NDArray[np.uint8], origin_px: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Return the mean probability of each of k classes over each of n nuclei, (n, k).
+
+    Parameters
+    ----------
+    instances, classes, origin_px
+        As `measure_pixels` takes them.
+    """
+    return plane_means(instances, classes, origin_px) / _MAP_UNIT

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from wsiseg.api import (
-    NEAREST_MODEL,
     ComputeOptions,
     Planned,
     carry_out,
@@ -21,7 +20,6 @@ from wsiseg.api import (
     entries_of,
     finished_before,
     known_formats,
-    model_for,
     options_of,
     plan_slide,
     workers_for,
@@ -30,6 +28,7 @@ from wsiseg.batches import Done, Failed, place_directory, run_batch, write_place
 from wsiseg.cluster import ClusterNeeds, needs_of
 from wsiseg.errors import Interrupted, TileCrashed, WsisegError
 from wsiseg.listing import SlideEntry
+from wsiseg.model_choice import NEAREST_MODEL, known_model, model_for
 from wsiseg.models import MapsModel, list_models, load_model
 from wsiseg.parts import Part, parse_part
 from wsiseg.pipeline import Progress, judged
@@ -139,7 +138,7 @@ def segment_many(
     formats = known_formats(formats)
     share = parse_part(part, os.environ) if isinstance(part, str) else part
     mine = [entry for entry in entries if share is None or share.holds(entry.place)]
-    known = load_model(model) if model != NEAREST_MODEL else model
+    known = known_model(model, options)
     if not mine:
         if len(entries) > 1:
             write_places(Path(out), entries)
@@ -329,7 +328,7 @@ def _has_few_tiles(task: SlideTask) -> bool:
     """Return whether a slide has so few tiles that one worker does it as fast as several."""
     with open_slide(task.entry.path) as slide:
         info = slide.info
-        card = model_for(info, task.model, task.options.scale).card
+        card = model_for(info, task.model, task.options).card
         scale = resolve_scale(
             info.name, info.mpp_x, info.mpp_y, info.objective_power, task.options.scale
         )

@@ -22,6 +22,7 @@ from wsiseg.first_look import sample_quality
 from wsiseg.geometry import Box, Frame
 from wsiseg.machine import cores
 from wsiseg.models import MapsModel, ModelCard, Numerics
+from wsiseg.models.licence import accepted_licences
 from wsiseg.quality import slide_warnings
 from wsiseg.records import Tile
 from wsiseg.regions import (
@@ -71,8 +72,13 @@ class PlanOptions:
     measure: Sequence[str] = MEASURE_GROUPS
     """Groups of columns of `features.parquet`: `neighbours`, `ring`, `texture`, `probabilities`;
     `"all"` or `"none"` (then there is no such file)."""
+    require_licence: str | None = None
+    """Refuse models whose licence does not permit `"commercial"` use, is not `"permissive"`, or
+    is none of these SPDX identifiers (separated by commas); None: any licence will do."""
 
     def __post_init__(self) -> None:
+        if self.require_licence is not None:
+            accepted_licences(self.require_licence)
         # What is typed at the command line, or read from a list, is text.
         object.__setattr__(self, "measure", chosen_groups(self.measure))
         if isinstance(self.tissue, str):

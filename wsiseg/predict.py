@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsiseg.calibration import calibrated
 from wsiseg.decode import DecodeOptions, decode_instances, paint_instances
 from wsiseg.errors import TileNotReadable
-from wsiseg.features import measure_pixels
+from wsiseg.features import class_means, measure_pixels
 from wsiseg.geometry import Frame
 from wsiseg.machine import peak_memory_mb
-from wsiseg.models import MapsModel, Numerics, Predictor
+from wsiseg.models import MapsModel, ModelCard, Numerics, Predictor
+from wsiseg.models.turned import averaged
 from wsiseg.quality import TileQuality, measure_tile
 from wsiseg.records import Instances, Maps, Tile
 from wsiseg.rundir import RunDir, write_tile_file
@@ -133,6 +135,7 @@ class TileProcessor:
         found = _measured(found, instances, read.rgb, maps, job)
         seconds["measure"] = time.perf_counter() - start
         own = ~found.spare
+        # What the network says, for limits that are the same for all models.
         confidence = found.instances.nucleus_prob[own]
         areas = found.instances.area_px[own]
         report: TileReport = {
@@ -146,7 +149,7 @@ class TileProcessor:
             "seconds": seconds,
         }
         path = RunDir(job.folder).tile_file(tile)
-        write_tile_file(path, job.run_key, found, report)
+        write_tile_file(path, job.run_key, _calibrated(found, maps, job.model.card), report)
         return report | {"process": os.getpid(), "peak_memory_mb": peak_memory_mb()}
 
     def run(self, tiles: Sequence[Tile]) -> list[TileReport]:
@@ -161,7 +164,8 @@ class TileProcessor:
     def _load(self) -> Predictor:
         with self._loading:
             if self._predictor is None:
-                self._predictor = self._job.model.predictor(self._job.numerics)
+                numerics = self._job.numerics
+                self._predictor = averaged(self._job.model.predictor(numerics), numerics.tta)
         return self._predictor
 
 
@@ -226,8 +230,18 @@ def _measured(
         (outer.y_px, outer.x_px),
         job.model_mpp,
         job.measure,
+        job.model.card.calibration,
     )
     return replace(found, instances=replace(found.instances, measured=measured))
+
+
+def _calibrated(found: TileInstances, maps: Maps, card: ModelCard) -> TileInstances:
+    """Let probabilities mean what the model's card says, before they leave the tile."""
+    if card.calibration is None:
+        return found
+    outer = found.tile.outer
+    means = class_means(found.instances, maps.classes, (outer.y_px, outer.x_px))
+    return replace(found, instances=calibrated(found.instances, means, card.calibration))
 
 
 def _blank_outside(maps: Maps, tile: Tile, frame: Frame) -> Maps:

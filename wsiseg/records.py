@@ -81,9 +81,10 @@ class Instances:
     class_index: NDArray[np.uint8]
     """(n,): 0-based class, `UNKNOWN_CLASS` without one."""
     class_prob: NDArray[np.float32]
-    """(n,): mean probability of that class over the nucleus; NaN without one."""
+    """(n,): probability of that class, its mean over the nucleus until it is calibrated; NaN
+    without one."""
     nucleus_prob: NDArray[np.float32]
-    """(n,): mean nucleus probability."""
+    """(n,): mean nucleus probability until it is calibrated."""
     cut: NDArray[np.bool_]
     """(n,): touches the edge of its tile's outer box, so part of it may be missing."""
     measured: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))

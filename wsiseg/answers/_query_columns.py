@@ -44,8 +44,8 @@ _BY_TABLE: Mapping[str, Mapping[str, str]] = {
     "cells": {
         "uuid": "the same in QuPath and in every export",
         "class_name": "null: the class is not known",
-        "class_prob": "mean probability of that class over the nucleus",
-        "nucleus_prob": "mean probability of being a nucleus",
+        "class_prob": "probability of that class, calibrated if the model is",
+        "nucleus_prob": "probability of being a real nucleus, calibrated if the model is",
         "x": "centroid, level-0 px from the slide's left edge",
         "y": "centroid, level-0 px from the slide's top edge",
         "x_um": "centroid, µm from the slide's left edge",
@@ -83,7 +83,7 @@ _BY_TABLE: Mapping[str, Mapping[str, str]] = {
         "width": "of the core, level-0 px",
         "height": "of the core, level-0 px",
         "tissue_share": "share of the core that is tissue",
-        "mean_confidence": "mean nucleus probability of its nuclei",
+        "mean_confidence": "mean nucleus probability of its nuclei, never calibrated",
         "n_cells": "nuclei it owned before stitching and before regions chose among them",
         "n_cut": "of them, cut by its outer edge",
         "flags": "what is the matter with it",
@@ -105,7 +105,7 @@ def meaning_of(table: str, column: str) -> str:
     if own is not None:
         return own
     if column.startswith("prob_"):
-        return f"mean probability of {column.removeprefix('prob_')} over the nucleus"
+        return f"probability of {column.removeprefix('prob_')}, calibrated if the model is"
     if column.startswith("texture_"):
         return f"Haralick's {column.removeprefix('texture_')} of the haematoxylin density"
     if column.startswith("seconds_"):

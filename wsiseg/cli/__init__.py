@@ -24,6 +24,7 @@ from wsiseg.cli._exit import (
     tell_where,
 )
 from wsiseg.cli._export import export
+from wsiseg.cli._models import models
 from wsiseg.cli._options import (
     BatchOption,
     ClusterOption,
@@ -32,6 +33,7 @@ from wsiseg.cli._options import (
     ForceScale,
     FormatOption,
     FromObjective,
+    LicenceOption,
     MeasureOption,
     MemoryOption,
     ModelOption,
@@ -50,6 +52,7 @@ from wsiseg.cli._options import (
     SlidesArgument,
     Strict,
     TissueOption,
+    TtaOption,
     WorkersOption,
     names_in,
 )
@@ -94,6 +97,8 @@ def segment(
     workers: WorkersOption = None,
     memory_gb: MemoryOption = None,
     cluster: ClusterOption = None,
+    tta: TtaOption = "none",
+    require_licence: LicenceOption = None,
     format: FormatOption = "geojson",  # noqa: A002
     measure: MeasureOption = "all",
     skip_bad_tiles: SkipBadTiles = False,
@@ -115,9 +120,10 @@ def segment(
                 roi_origin=roi_origin.value,
                 measure=measure,
                 skip_bad_tiles=skip_bad_tiles,
+                require_licence=require_licence,
             ),
             "compute": wsiseg.ComputeOptions(
-                device, precision, batch_size, workers, memory_gb, cluster
+                device, precision, batch_size, workers, memory_gb, cluster, tta
             ),
             "formats": formats,
             "overwrite": overwrite,
@@ -186,6 +192,7 @@ def seamcheck(
     batch_size: BatchOption = None,
     workers: WorkersOption = None,
     memory_gb: MemoryOption = None,
+    tta: TtaOption = "none",
     json: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw what differs in this PNG.")] = None,
     quiet: Quiet = False,
@@ -202,7 +209,9 @@ def seamcheck(
             scale=wsiseg.ScaleOptions(mpp, override_mpp, mpp_from_objective, force_scale),
             options=wsiseg.PlanOptions(tissue=tissue, roi=roi, roi_origin=roi_origin.value),
             check=wsiseg.SeamCheckOptions(squares, side, grids, offsets, near, seed),
-            compute=wsiseg.ComputeOptions(device, precision, batch_size, workers, memory_gb),
+            compute=wsiseg.ComputeOptions(
+                device, precision, batch_size, workers, memory_gb, tta=tta
+            ),
             json=json,
             picture=picture,
             progress=progress,
@@ -249,23 +258,6 @@ def doctor(
             if not check.ok:
                 typer.secho(f"       {check.fix}", fg="yellow")
     raise typer.Exit(SOME_FAILED if failed else DONE)
-
-
-def models() -> None:
-    """List the shipped models with scale, classes and licence."""
-    with errors_to_exit_codes():
-        print_table(
-            [
-                {
-                    "model": card.name,
-                    "µm/px": card.mpp,
-                    "classes": ", ".join(card.class_names),
-                    "licence": card.licence,
-                    "sha256": card.sha256[:12],
-                }
-                for card in wsiseg.list_models()
-            ]
-        )
 
 
 _COMMANDS = {

@@ -30,6 +30,12 @@ def evaluate(
     second_reader: Annotated[
         Path | None, typer.Option(help="The same images, annotated by somebody else.")
     ] = None,
+    perturb: Annotated[
+        bool,
+        typer.Option(
+            "--perturb", help="Of a model: score it on blurred, compressed, … images too (slow)."
+        ),
+    ] = False,
     to: Annotated[
         Path | None, typer.Option(help="Folder for evaluation.json, .csv and .html.")
     ] = None,
@@ -53,7 +59,15 @@ def evaluate(
         )
         run = wsiseg.evaluate
         work_begins()
-        found = run(pred, truth, options, second_reader=second_reader, to=to, progress=progress)
+        found = run(
+            pred,
+            truth,
+            options,
+            second_reader=second_reader,
+            perturb=wsiseg.PerturbOptions() if perturb else None,
+            to=to,
+            progress=progress,
+        )
     _print(found)
     if to is not None:
         typer.echo(f"page:     {to / 'evaluation.html'}")
@@ -114,6 +128,14 @@ def _print(found: Evaluation) -> None:
                 for one in found.readers.comparisons
             ]
             + [{"": "mean with readers minus theirs"} | _texts(found.readers.gap)]
+        )
+    if found.perturbation:
+        typer.echo("\nOn changed images, pooled:")
+        print_table(
+            [
+                {"change": p.kind, "strength": p.strength, "unit": p.unit, "PQ": _text(p.pq)}
+                for p in found.perturbation
+            ]
         )
     for note in found.notes:
         typer.secho(f"note: {note}", fg="yellow", err=True)

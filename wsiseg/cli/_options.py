@@ -71,6 +71,19 @@ PrecisionOption = Annotated[
     str | None, typer.Option(help="float32, bfloat16 or float16; else the model card's.")
 ]
 BatchOption = Annotated[int | None, typer.Option(help="Tiles per call of the network.")]
+TtaOption = Annotated[
+    str,
+    typer.Option(
+        help="Test-time augmentation: none, flips (4 times the time) or flips+turns (8 times)."
+    ),
+]
+LicenceOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Refuse models whose licence is not: commercial, permissive, or SPDX identifiers "
+        "(separated by commas)."
+    ),
+]
 WorkersOption = Annotated[int | None, typer.Option(help="Start that many Dask processes.")]
 MemoryOption = Annotated[
     float | None,

@@ -68,7 +68,7 @@ def print_answer(
     n = answer.num_rows if most_rows == 0 else min(most_rows, answer.num_rows)
     rows = rows_of(answer.slice(0, n)) if shown is None else shown[:n]
     if not rows:
-        typer.echo(f"(no rows; columns: {', '.join(map(_printable, answer.column_names))})")
+        typer.echo(f"(no rows; columns: {', '.join(map(printable, answer.column_names))})")
         return
     print_table([{name: _short(value) for name, value in row.items()} for row in rows])
     if n < answer.num_rows:
@@ -94,10 +94,10 @@ def _text(value: Any) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
-    return _printable(str(value))
+    return printable(str(value))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return text that cannot move the cursor, whatever a slide is called."""
     return "".join(each if each.isprintable() else "�" for each in text)
 

@@ -26,10 +26,12 @@ from wsiseg.evaluation.label_images import (
     label_images_in,
     read_label_image,
 )
+from wsiseg.evaluation.perturb import PerturbOptions, perturbation_curve
 from wsiseg.evaluation.readers import ReaderStudy, compare_readers
 from wsiseg.evaluation.records import (
     EvaluateOptions,
     InstanceImage,
+    PerturbationPoint,
     ScoredPair,
     labelled_instances,
 )
@@ -62,6 +64,8 @@ class _Judged:
     notes: tuple[str, ...] = ()
     is_mapped: bool = False
     """Whether its classes have our names already."""
+    by: MapsModel | None = None
+    """The model, if one is judged itself."""
 
 
 def evaluate(
@@ -70,6 +74,7 @@ def evaluate(
     options: EvaluateOptions = _DEFAULTS,
     *,
     second_reader: Given | None = None,
+    perturb: PerturbOptions | None = None,
     to: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -91,6 +96,8 @@ def evaluate(
     second_reader
         The same images, annotated by somebody else: then model and readers are scored each
         against each.
+    perturb
+        Score a model on changed images too: blur, JPEG, stain, brightness, a wrong µm per pixel.
     to
         Folder for `evaluation.json`, `evaluation.csv` (a row an image) and `evaluation.html`;
         made if need be.  None: nothing is written.
@@ -122,6 +129,11 @@ def evaluate(
         check_files(Path(to))
     ours = read_labels(truth, "TRUTH", options)
     judged = _judged(pred, ours, options)
+    if perturb is not None and judged.by is None:
+        raise UsageError(
+            f"{judged.said} are {judged.kind}, which were found once; to score changed images "
+            "too, give a model (its name or folder), or leave out what to change"
+        )
     class_of = {} if judged.is_mapped else options.class_of
     check_names(ours.images, judged.names, judged.said, "TRUTH")
     check_classes(judged.said, judged.class_names, ours.class_names, class_of)
@@ -135,6 +147,7 @@ def evaluate(
         pairs.append(pair_up(name, image, truth_nuclei, found, judged.said))
     _tell(progress, stage, len(pairs), len(pairs))
     scores = score_images(pairs, ours.class_names, options, progress)
+    curve = _on_changed(judged, ours, perturb, options, progress)
     evaluation = Evaluation(
         found=judged.said,
         truth=ours.said,
@@ -143,7 +156,7 @@ def evaluate(
         class_names=ours.class_names,
         scores=scores,
         readers=None if other is None else _study(pairs, ours, other, options),
-        perturbation=(),
+        perturbation=curve,
         notes=(*ours.notes, *judged.notes, *_notes(pairs, ours, judged, scores)),
         options=options,
         version=version("wsiseg"),
@@ -228,7 +241,23 @@ def _of_model(model: MapsModel, truth: Reader, options: EvaluateOptions) -> _Jud
         nuclei=lambda image: segment_labelled(image.image, run, card.class_names),
         model={"name": card.name, "sha256": card.sha256},
         notes=notes,
+        by=model,
     )
+
+
+def _on_changed(
+    judged: _Judged,
+    truth: Reader,
+    perturb: PerturbOptions | None,
+    options: EvaluateOptions,
+    progress: Progress | None,
+) -> tuple[PerturbationPoint, ...]:
+    """Score a model on changed images, if that is asked for."""
+    if perturb is None or judged.by is None:
+        return ()
+    images = [image.image for image in truth.images.values()]
+    numerics = ComputeOptions(options.device).numerics(judged.by.card)
+    return perturbation_curve(judged.by, images, numerics, perturb, options, progress)
 
 
 def _of_runs(runs: Sequence[Path]) -> _Judged:

@@ -1,4 +1,29 @@
-"""The model card: all that is known about a model, and all that fixes what it computes."""
+"""The model card: all that is known about a model, and all that fixes what it computes.
+
+`about` is for people and for `wsiseg models NAME`; nothing computes with it, and every key may be
+missing.  What the shipped models say there, from version 1 on (an *estimate* is a number, or
+`{"value", "low", "high"}` with the ends of its 95 % interval):
+
+* `use`: text, what the model is for;
+* `data`: list of text, or of `{"name", "licence", "images", "patients", "nuclei", "classes"}`;
+* `metrics`: `{"how": text, "averaging": text, "sets": {name: {"images", "patients", "nuclei",
+  "pq", "dq", "sq", "aji", "dice", "f1", "f1_by_class": {class: estimate}}}}`, estimates made by
+  `wsiseg.evaluation.card_figures`; `f1` is of centroids up to 3 µm apart.  Shipped weights are
+  trained on all images, so the numbers are those of networks of the same recipe in
+  cross-validation over patients, each image judged by one that never saw its patient; `how` says
+  so;
+* `organs`: `{"how": text, "rows": [{"organ", "images", "pq", "aji", …}]}`, each organ judged by a
+  network that saw none of it;
+* `perturbation`: list of `{"kind", "strength", "unit", "pq", "pq_low", "pq_high",
+  "n_images"}` (`wsiseg.evaluation.perturb`);
+* `calibration`: `CalibrationReport.to_json()` (`wsiseg.reliability`): before and after;
+* `size`: `{"parameters", "kmac_per_px", "megabytes"}` (`wsiseg.models.cost`);
+* `receptive_field_px`: how far a map pixel looks;
+* `training`: the recipe, as its options say it; `encoder_weights`: where it started from;
+* `classes_valid_on`: text, on which tissue the classes were annotated;
+* `known_failures`: list of text;
+* `held_back`: patients it was not trained on, if there are any.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +33,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from wsiseg.calibration import Calibration
 from wsiseg.errors import ModelNotUsable
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Newest card format this version reads."""
 _FIRST_WITH_APPEARANCE = 2
+_FIRST_WITH_CALIBRATION = 3
 MAX_OUTER_PX = 32767
 """Largest side of a tile with its margins."""
 
@@ -73,6 +100,9 @@ class ModelCard:
     appearance: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Ranges of stain and colour of the training images' tiles (see `wsiseg.quality`); empty
     if they were not measured."""
+    calibration: Calibration | None = None
+    """What turns mean probabilities of a nucleus into those that stand in the results; None:
+    they stay as they are."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.mpp) and self.mpp > 0):
@@ -105,6 +135,9 @@ class ModelCard:
         """Hash of everything that fixes what the model computes, weights included."""
         fields = self.to_json()
         behaviour = {name: fields[name] for name in _BEHAVIOUR}
+        # Models without one keep the hash they had before there was any.
+        if self.calibration is not None:
+            behaviour["calibration"] = fields["calibration"]
         return hashlib.sha256(json.dumps(behaviour, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
@@ -126,6 +159,7 @@ class ModelCard:
             "licence_note": self.licence_note,
             "nuclear_area_um2": list(self.nuclear_area_um2),
             "appearance": {name: list(ends) for name, ends in self.appearance.items()},
+            "calibration": None if self.calibration is None else self.calibration.to_json(),
             "about": self.about,
         }
 
@@ -156,6 +190,8 @@ class ModelCard:
             wanted["appearance"] = {
                 name: (float(low), float(high)) for name, (low, high) in appearance.items()
             }
+            calibration = wanted["calibration"] if version >= _FIRST_WITH_CALIBRATION else None
+            wanted["calibration"] = calibration and Calibration.from_json(calibration)
             return cls(**wanted)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelNotUsable(f"{source}: the model card is incomplete: {error}") from error

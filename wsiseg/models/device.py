@@ -40,7 +40,11 @@ def choose_numerics(
 
 
 def numerics_on(
-    kind: str, card: ModelCard, precision: str | None, batch_size: int | None
+    kind: str,
+    card: ModelCard,
+    precision: str | None,
+    batch_size: int | None,
+    tta: str = "none",
 ) -> Numerics:
     """Settle how a model is computed on a kind of device, wherever it is: `cpu` or `cuda`."""
     chosen = card.precision.get(kind, "float32") if precision is None else precision
@@ -49,6 +53,7 @@ def numerics_on(
         precision=chosen,
         batch_size=_BATCH[kind] if batch_size is None else int(batch_size),
         backend=_BACKENDS.get((card.architecture, kind, chosen), "torch"),
+        tta=tta,
     )
 
 

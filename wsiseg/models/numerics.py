@@ -10,6 +10,7 @@ from wsiseg.errors import UsageError
 PRECISIONS = ("float32", "bfloat16", "float16")
 DEVICE_KINDS = ("cpu", "cuda")
 BACKENDS = ("torch", "rows")
+TTA = ("none", "flips", "flips+turns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,10 @@ class Numerics:
     backend: str = "torch"
     """What runs the network: `torch`, or `rows`, wsiseg's own arithmetic for one CPU core in
     float32."""
+    tta: str = "none"
+    """Test-time augmentation: maps are means over the block as it is (`none`), its mirror
+    images too (`flips`, 4 calls of the network), or those of the turned block as well
+    (`flips+turns`, 8 calls)."""
 
     def __post_init__(self) -> None:
         if self.device_kind not in DEVICE_KINDS:
@@ -36,6 +41,8 @@ class Numerics:
             raise UsageError(f"precision {self.precision!r}; one of {PRECISIONS} is needed")
         if self.backend not in BACKENDS:
             raise UsageError(f"backend {self.backend!r}; one of {BACKENDS} is needed")
+        if self.tta not in TTA:
+            raise UsageError(f"tta {self.tta!r}; one of {TTA} is needed")
         if self.backend == "rows" and (self.device_kind, self.precision) != ("cpu", "float32"):
             raise UsageError(
                 f"backend rows on {self.device_kind} in {self.precision}; it computes on a cpu in "
@@ -47,5 +54,11 @@ class Numerics:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as plain JSON values."""
-        return asdict(self)
+        """Return the fields as plain JSON values; `tta` only where there is any.
+
+        So runs of versions without it are recognised.
+        """
+        fields = asdict(self)
+        if self.tta == "none":
+            del fields["tta"]
+        return fields

@@ -254,6 +254,8 @@ def _computed(results: Sequence[Result], mark: _Marks) -> Iterator[str]:
             others = ", ".join(f"{name} {v}" for name, v in versions.items())
             device = str(numerics.get("device_kind")).upper()
             text = f"{device}, {numerics.get('precision')}, backend {numerics.get('backend')}"
+            if "tta" in numerics:
+                text += f", test-time augmentation {numerics['tta']}"
             said[text + (f", with {others}" if others else "")] = None
     if said:
         yield f"Computation: {'; or '.join(said)}{trained}."

@@ -115,6 +115,7 @@ def _computation_rows(run: Mapping[str, Any]) -> Rows:
         "Device": numerics.get("device_kind"),
         "Precision": numerics.get("precision"),
         "Backend": numerics.get("backend"),
+        "Test-time augmentation": numerics.get("tta"),
         "Tiles per call": numerics.get("batch_size"),
         "Platform": numerics.get("platform"),
         "Other software": ", ".join(f"{name} {v}" for name, v in versions.items()),

@@ -23,9 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-from wsiseg.api import NEAREST_MODEL, ComputeOptions, Planned, plan_slide, tile_runner
+from wsiseg.api import ComputeOptions, Planned, plan_slide, tile_runner
 from wsiseg.errors import OutputExists, OutputNotWritable, UsageError
 from wsiseg.geometry import Box
+from wsiseg.model_choice import NEAREST_MODEL
 from wsiseg.models import MapsModel
 from wsiseg.pipeline import Progress
 from wsiseg.plan import PlanOptions, RunPlan
@@ -108,7 +109,7 @@ def seamcheck(
     slide : str, Path or Slide, optional
         The slide of a run; a run does not say where it lies.
     model, scale, options, compute
-        As for `segment`.  Of a run, model, scale, options, device, precision and batch size
+        As for `segment`.  Of a run, model, scale, options, device, precision, batch size and tta
         are the run's own; a model that is not shipped must be named again.
     check : SeamCheckOptions
         How large the sample is.

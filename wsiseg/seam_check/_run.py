@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from wsiseg.api import NEAREST_MODEL, ComputeOptions, plan_slide
+from wsiseg.api import ComputeOptions, plan_slide
 from wsiseg.errors import ResultNotReadable, UnknownName, UsageError
+from wsiseg.model_choice import NEAREST_MODEL
 from wsiseg.models import MapsModel, load_model
 from wsiseg.plan import PlanOptions, RunPlan
 from wsiseg.results import Result
@@ -61,7 +62,7 @@ def plan_of_run(
         )
     if replace(compute, workers=None, memory_gb=None) != ComputeOptions():
         raise UsageError(
-            f"{name}: device, precision and batch size are the run's own; leave them out"
+            f"{name}: device, precision, batch size and tta are the run's own; leave them out"
         )
     made = result.run.get("result_version")
     if made != RESULT_VERSION:
@@ -76,6 +77,7 @@ def plan_of_run(
             device=numerics["device_kind"],
             precision=numerics["precision"],
             batch_size=numerics["batch_size"],
+            tta=numerics.get("tta", "none"),
         )
         reader, fingerprint = result.run["slide"]["reader"], result.run["slide"]["fingerprint"]
         sha256, identity = result.run["model"]["sha256"], result.run["identity"]
