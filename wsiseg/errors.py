@@ -71,6 +71,10 @@ class ModelNotUsable(WsisegError, ValueError):
     """A model file is damaged, incomplete or of a newer format."""
 
 
+class TrainingFailed(WsisegError):
+    """A training went wrong; its last checkpoint is intact."""
+
+
 class ResultNotReadable(WsisegError, ValueError):
     """A run directory or tile file is damaged, unfinished or of a newer format."""
 

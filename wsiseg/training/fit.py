@@ -1,26 +1,29 @@
-"""The training loop."""
+"""The training loop, on a CPU or a GPU."""
 
 from __future__ import annotations
 
 import copy
-import csv
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
-from wsiseg.labels.records import LabelledImage
+from wsiseg.errors import TrainingFailed
+from wsiseg.labels.records import LabelSet
 from wsiseg.models.hovernet import HoverNet, to_input
-from wsiseg.training.augment import AugmentOptions, random_crop
-from wsiseg.training.losses import LossWeights, total_loss
+from wsiseg.training.augment import RIM_PX, make_batch
+from wsiseg.training.checkpoints import load_checkpoint, save_checkpoint
+from wsiseg.training.draws import AugmentOptions, Draws, draw_crops
+from wsiseg.training.losses import LossWeights, Targets, loss_parts
+from wsiseg.training.pixels import Pixels, place_pixels
 from wsiseg.training.targets import distance_targets
+
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,131 +48,167 @@ class TrainOptions:
     """The shipped weights are an exponential average of those trained."""
     class_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
     """Weight of each class in the class loss."""
+    silent_rim_px: int = 0
+    """Pixels at a crop's edge, where the network sees little around them, without loss."""
     checkpoint_steps: int = 100
     """Steps between checkpoints."""
+    record_steps: int = 10
+    """Steps between two records of the loss."""
     seed: int = 0
-    """Seed of initial weights and, with a crop's number, of each crop."""
+    """Seed of the crops; with a step's number it decides all of them."""
+    device: str = "cpu"
+    """`cpu` or a torch name of a GPU, such as `cuda`."""
+    precision: Precision = "float32"
+    """Number format of the network's arithmetic; weights stay float32."""
     loss: LossWeights = field(default_factory=LossWeights)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
 
 
-Batch = tuple[Tensor, Tensor, Tensor, Tensor]
-"""(n, 3, h, w) uint8 image, (n, h, w) instances, (n, 2, h, w) distances, (n, h, w) classes."""
-BatchesFrom = Callable[[int], Iterable[Batch]]
-"""From the number of steps done to the batches that follow; the same however often asked."""
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """How a training goes; means over the steps since the last record."""
+
+    step: int
+    """Steps done."""
+    loss: float
+    """Weighted sum of the parts."""
+    nucleus: float
+    hv: float
+    classes: float
+    learning_rate: float
+    """Of decoder and heads."""
+    images_per_s: float
+    """Crops trained on per second."""
+    seconds: float
+    """Since this call began."""
 
 
-class Crops(Dataset[Batch]):
-    """Crop number i is a function of the seed and i alone, whoever asks for it."""
-
-    def __init__(
-        self, sources: Sequence[Sequence[LabelledImage]], options: TrainOptions, first: int
-    ) -> None:
-        self._sources = sources
-        self._options = options
-        self._first = first
-
-    def __len__(self) -> int:
-        return self._options.steps * self._options.batch_size - self._first
-
-    def __getitem__(self, index: int) -> Batch:
-        number = self._first + index
-        rng = np.random.default_rng((self._options.seed, number))
-        source = self._sources[number % len(self._sources)]
-        crop = random_crop(source[int(rng.integers(len(source)))], rng, self._options.augment)
-        return (
-            torch.from_numpy(crop.rgb).permute(2, 0, 1),
-            torch.from_numpy(crop.instances),
-            torch.from_numpy(distance_targets(crop.instances)),
-            torch.from_numpy(crop.classes).long(),
-        )
+def ignore_record(_: StepRecord) -> None:
+    """Do nothing."""
 
 
 def fit(
     network: HoverNet,
-    sources: Sequence[Sequence[LabelledImage]],
+    sets: Sequence[LabelSet],
     options: TrainOptions,
     folder: Path,
+    *,
+    on_step: Callable[[StepRecord], None] = ignore_record,
 ) -> HoverNet:
-    """Train a network on the CPU and return its averaged twin.
+    """Train a network and return its averaged twin, on the CPU.
 
-    Continues from `folder/checkpoint.pt` if there is one: crops are numbered, so a run
-    that was interrupted sees the same crops as one that was not.
+    Continues from `folder/checkpoint.pt` if there is one: crops are a function of seed and
+    step, so a run that was interrupted sees the same crops as one that was not.
 
     Parameters
     ----------
     network : HoverNet
         With encoder weights loaded, if any.
-    sources : sequence of sequences of LabelledImage
-        Data sets, sampled in turn.
+    sets : sequence of LabelSet
+        Sampled by their weights.
     options : TrainOptions
         How to train.
     folder : Path
-        For `log.csv` and `checkpoint.pt`.
+        For `checkpoint.pt`.
+    on_step : callable
+        Called with a `StepRecord` every `record_steps` steps and after the last.
+
+    Raises
+    ------
+    TrainingFailed
+        If the loss is no number; the checkpoint of before stays.
     """
-    return fit_batches(network, partial(_loaded_batches, sources, options), options, folder)
+    device = torch.device(options.device)
+    pixels = place_pixels(sets, device)
+    return fit_pixels(network, pixels, options, folder, on_step=on_step)
 
 
-def fit_batches(
-    network: HoverNet, batches_from: BatchesFrom, options: TrainOptions, folder: Path
+def fit_pixels(
+    network: HoverNet,
+    pixels: Pixels,
+    options: TrainOptions,
+    folder: Path,
+    *,
+    on_step: Callable[[StepRecord], None] = ignore_record,
 ) -> HoverNet:
-    """Train a network on numbered batches; otherwise as `fit`."""
+    """Train on pixels that are on the device already; otherwise as `fit`."""
     folder.mkdir(parents=True, exist_ok=True)
+    device = torch.device(options.device)
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    network.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
     averaged = copy.deepcopy(network).requires_grad_(False)
     optimiser = _optimiser(network, options)
-    state = {"network": network, "averaged": averaged, "optimiser": optimiser}
-    start = _load_checkpoint(folder / "checkpoint.pt", state)
-    class_weights = torch.tensor(options.class_weights)
-    network.train()
-    began = time.monotonic()
-    for step, batch in enumerate(batches_from(start), start=start + 1):
-        loss = _step(network, optimiser, batch, options, class_weights, step)
-        _average(averaged, network, min(options.ema_decay, step / (step + 10)))
-        _log(folder / "log.csv", step, loss, time.monotonic() - began)
+    scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "float16")
+    state = {
+        "network": network, "averaged": averaged, "optimiser": optimiser, "scaler": scaler
+    }  # fmt: skip
+    start = load_checkpoint(folder / "checkpoint.pt", state, device)
+    averaging = _Averaging(averaged, network)
+    recorder = _Recorder(options, start, on_step)
+    for step in range(start + 1, options.steps + 1):
+        draws = draw_crops(pixels, options.augment, options.batch_size, options.seed, step)
+        losses = _step(network, optimiser, scaler, pixels, draws, options, step)
+        averaging.add(min(options.ema_decay, step / (step + 10)))
+        recorder.add(step, losses, [pixels.names[i] for i in draws.image])
         if step % options.checkpoint_steps == 0 or step == options.steps:
-            _save_checkpoint(folder / "checkpoint.pt", state, step)
-    return averaged.eval()
-
-
-def _loaded_batches(
-    sources: Sequence[Sequence[LabelledImage]], options: TrainOptions, start: int
-) -> Iterator[Batch]:
-    crops = Crops(sources, options, start * options.batch_size)
-    return iter(
-        DataLoader(
-            crops,
-            batch_size=options.batch_size,
-            num_workers=1,
-            multiprocessing_context="spawn",
-            prefetch_factor=4,
-        )
-    )
+            recorder.report(step)
+            save_checkpoint(folder / "checkpoint.pt", state, step)
+    return averaged.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload, no-any-return]
 
 
 def _step(
     network: HoverNet,
     optimiser: torch.optim.Optimizer,
-    batch: Batch,
+    scaler: torch.amp.GradScaler,
+    pixels: Pixels,
+    draws: Draws,
     options: TrainOptions,
-    class_weights: Tensor,
     step: int,
-) -> float:
-    rgb, instances, distances, classes = batch
+) -> Tensor:
+    """Learn from one batch; return total and parts of the loss, (4,), on the device."""
+    device = pixels.rgb.device
+    with torch.no_grad():
+        batch = make_batch(pixels, draws, options.augment.crop_px)
+        inner = slice(RIM_PX, -RIM_PX)
+        distances = distance_targets(batch.instances, pixels.most_instances)
+        targets = Targets(
+            batch.instances[:, inner, inner],
+            distances[:, :, inner, inner],
+            batch.classes,
+            _with_silent_rim(batch.known, options.silent_rim_px),
+        )
     for group in optimiser.param_groups:
         group["lr"] = group["peak"] * _rate(step, options)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        maps = network(to_input(rgb))
-    loss = total_loss(maps, instances, distances, classes, options.loss, class_weights)
+    dtype = getattr(torch, options.precision)
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        images = to_input(batch.rgb)
+        if device.type == "cuda":
+            images = images.contiguous(memory_format=torch.channels_last)
+        maps = network(images)
+    class_weights = torch.tensor(options.class_weights, device=device)
+    parts = loss_parts(maps, targets, class_weights)
+    loss = parts.total(options.loss)
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    scaler.unscale_(optimiser)
     nn.utils.clip_grad_norm_(network.parameters(), options.clip_norm)
-    optimiser.step()
-    return float(loss.detach())
+    scaler.step(optimiser)
+    scaler.update()
+    return torch.stack([loss, *parts]).detach()
+
+
+def _with_silent_rim(known: Tensor, rim_px: int) -> Tensor:
+    if rim_px == 0:
+        return known
+    silent = torch.zeros_like(known)
+    inner = slice(rim_px, -rim_px)
+    silent[:, inner, inner] = known[:, inner, inner]
+    return silent
 
 
 def _rate(step: int, options: TrainOptions) -> float:
     warm = min(1.0, step / max(1, options.warmup_steps))
-    return warm * 0.5 * (1 + float(np.cos(np.pi * step / options.steps)))
+    return warm * 0.5 * (1 + math.cos(math.pi * step / options.steps))
 
 
 def _optimiser(network: HoverNet, options: TrainOptions) -> torch.optim.Optimizer:
@@ -183,34 +222,77 @@ def _optimiser(network: HoverNet, options: TrainOptions) -> torch.optim.Optimize
     return torch.optim.AdamW(groups, lr=0.0, weight_decay=options.weight_decay)
 
 
-@torch.no_grad()
-def _average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
-    for mean, value in zip(
-        averaged.state_dict().values(), network.state_dict().values(), strict=True
-    ):
-        if mean.dtype.is_floating_point:
-            mean.lerp_(value, 1 - decay)
-        else:
+class _Averaging:
+    """Keeps a twin whose weights are an exponential average; its tensors are looked up once."""
+
+    def __init__(self, averaged: nn.Module, network: nn.Module) -> None:
+        pairs = list(
+            zip(averaged.state_dict().values(), network.state_dict().values(), strict=True)
+        )
+        numbers = [pair for pair in pairs if pair[0].dtype.is_floating_point]
+        self._means, self._values = ([pair[i] for pair in numbers] for i in (0, 1))
+        self._counts = [pair for pair in pairs if not pair[0].dtype.is_floating_point]
+
+    @torch.no_grad()
+    def add(self, decay: float) -> None:
+        """Move the twin towards the network."""
+        torch._foreach_lerp_(self._means, self._values, 1 - decay)
+        for mean, value in self._counts:
             mean.copy_(value)
 
 
-def _log(path: Path, step: int, loss: float, seconds: float) -> None:
-    with path.open("a", newline="") as lines:
-        csv.writer(lines).writerow([step, f"{loss:.4f}", f"{seconds:.1f}"])
+class _Recorder:
+    """Gathers losses on the device, and fetches them now and then: each fetch waits for it."""
 
+    def __init__(
+        self, options: TrainOptions, start: int, on_step: Callable[[StepRecord], None]
+    ) -> None:
+        self._options = options
+        self._on_step = on_step
+        self._began = self._last = time.monotonic()
+        self._losses: list[Tensor] = []
+        self._names: list[list[str]] = []
 
-def _save_checkpoint(path: Path, state: dict[str, Any], step: int) -> None:
-    temporary = path.with_suffix(".tmp")
-    torch.save(
-        {"step": step} | {name: part.state_dict() for name, part in state.items()}, temporary
-    )
-    temporary.replace(path)
+    def add(self, step: int, losses: Tensor, names: list[str]) -> None:
+        """Take the losses of a step, and report if it is time to."""
+        self._losses.append(losses)
+        self._names.append(names)
+        if len(self._losses) >= self._options.record_steps:
+            self.report(step)
 
+    def report(self, step: int) -> None:
+        """Hand out a record of the steps since the last one.
 
-def _load_checkpoint(path: Path, state: dict[str, Any]) -> int:
-    if not path.exists():
-        return 0
-    saved = torch.load(path, weights_only=True)
-    for name, part in state.items():
-        part.load_state_dict(saved[name])
-    return int(saved["step"])
+        Raises
+        ------
+        TrainingFailed
+            If a loss is no number.
+        """
+        if not self._losses:
+            return
+        losses = torch.stack(self._losses).double().cpu()
+        self._check(losses, step)
+        now = time.monotonic()
+        crops = len(losses) * self._options.batch_size
+        self._on_step(
+            StepRecord(
+                step,
+                *losses.mean(0).tolist(),
+                learning_rate=self._options.learning_rate * _rate(step, self._options),
+                images_per_s=crops / max(now - self._last, 1e-9),
+                seconds=now - self._began,
+            )
+        )
+        self._last = now
+        self._losses, self._names = [], []
+
+    def _check(self, losses: Tensor, step: int) -> None:
+        bad = (~losses.isfinite()).any(1).nonzero().flatten().tolist()
+        if bad:
+            first = step - len(losses) + 1 + bad[0]
+            names = ", ".join(sorted(set(self._names[bad[0]])))
+            raise TrainingFailed(
+                f"the loss of step {first} is no number (crops of: {names}); the last checkpoint "
+                "is intact. Try a lower learning rate, float32 instead of "
+                f"{self._options.precision}, or look at these images"
+            )

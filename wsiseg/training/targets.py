@@ -1,14 +1,12 @@
-"""What the network is asked to predict, from a label image."""
+"""What the network is asked to predict, from label images."""
 
 from __future__ import annotations
 
-import numba
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 
-@numba.njit(cache=True, nogil=True)
-def distance_targets(instances: NDArray[np.int32]) -> NDArray[np.float32]:
+def distance_targets(instances: Tensor, most_instances: int) -> Tensor:
     """Return horizontal and vertical distances to each nucleus' centre.
 
     Each is scaled by the nucleus' extent on that side of the centre, so that it runs from
@@ -16,43 +14,34 @@ def distance_targets(instances: NDArray[np.int32]) -> NDArray[np.float32]:
 
     Parameters
     ----------
-    instances : ndarray, (h, w), int32
-        0 is background.
+    instances : Tensor, (n, h, w), int
+        0 is background, labels reach up to `most_instances`.
+    most_instances : int
+        Largest label that can occur.
 
     Returns
     -------
-    ndarray, (2, h, w), float32
+    Tensor, (n, 2, h, w), float32
         Horizontal, vertical; 0 in the background.
     """
-    height, width = instances.shape
-    n = instances.max() + 1
-    count = np.zeros(n, np.int64)
-    centre = np.zeros((2, n), np.float64)
-    for row in range(height):
-        for col in range(width):
-            i = instances[row, col]
-            count[i] += 1
-            centre[0, i] += col
-            centre[1, i] += row
-    for i in range(n):
-        if count[i] > 0:
-            centre[:, i] /= count[i]
-    low = np.full((2, n), 1e-6)
-    high = np.full((2, n), 1e-6)
-    for row in range(height):
-        for col in range(width):
-            i = instances[row, col]
-            for axis, value in enumerate((col, row)):
-                offset = value - centre[axis, i]
-                low[axis, i] = max(low[axis, i], -offset)
-                high[axis, i] = max(high[axis, i], offset)
-    distances = np.zeros((2, height, width), np.float32)
-    for row in range(height):
-        for col in range(width):
-            i = instances[row, col]
-            if i > 0:
-                for axis, value in enumerate((col, row)):
-                    offset = value - centre[axis, i]
-                    extent = low[axis, i] if offset < 0 else high[axis, i]
-                    distances[axis, row, col] = offset / extent
+    n, height, width = instances.shape
+    device = instances.device
+    of_image = torch.arange(n, device=device)[:, None, None] * (most_instances + 1)
+    label = (instances.long() + of_image).view(-1)
+    n_labels = n * (most_instances + 1)
+    # Whole numbers, so that sums are exact in whatever order a GPU adds.
+    count = torch.zeros(n_labels, dtype=torch.int64, device=device)
+    count.scatter_add_(0, label, torch.ones_like(label))
+    distances = torch.empty((n, 2, height, width), device=device)
+    for axis, length in enumerate((width, height)):
+        at = torch.arange(length, device=device)
+        places = (at if axis == 0 else at[:, None]).expand(n, height, width).reshape(-1)
+        total = torch.zeros_like(count).scatter_add_(0, label, places)
+        centre = total.double() / count.clamp(min=1)
+        low = torch.full_like(count, length).scatter_reduce_(0, label, places, "amin")
+        high = torch.full_like(count, -1).scatter_reduce_(0, label, places, "amax")
+        offset = places - centre[label]
+        extent = torch.where(offset < 0, (centre - low)[label], (high - centre)[label])
+        scaled = (offset / extent.clamp(min=1e-6)).float().view(n, height, width)
+        distances[:, axis] = torch.where(instances > 0, scaled, 0)
     return distances
