@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from wsiseg.dry_run import SlideEstimate, estimate_many
     from wsiseg.errors import WsisegError
     from wsiseg.exporting import export_runs, list_formats
+    from wsiseg.labels.options import LabelOptions
     from wsiseg.listing import SlideEntry, list_slides
     from wsiseg.many import segment_many
     from wsiseg.models import list_models, load_model
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from wsiseg.slides import Slide, SlideInfo, open_slide
     from wsiseg.status import BatchStatus, batch_status
     from wsiseg.tissue import TissueOptions
+    from wsiseg.training.options import TrainRunOptions
+    from wsiseg.training.run import TrainedModel, train
 
 __all__ = [
     "Answer",
@@ -51,6 +54,7 @@ __all__ = [
     "ComputeOptions",
     "Done",
     "Failed",
+    "LabelOptions",
     "Part",
     "PlanOptions",
     "Query",
@@ -67,6 +71,8 @@ __all__ = [
     "SlideEstimate",
     "SlideInfo",
     "TissueOptions",
+    "TrainRunOptions",
+    "TrainedModel",
     "WrittenReport",
     "WsisegError",
     "ask_each",
@@ -102,6 +108,7 @@ __all__ = [
     "segment_many",
     "slide_stats",
     "stats_within",
+    "train",
     "write_report",
     "write_table",
 ]
@@ -115,6 +122,7 @@ _HOME = {
     "ComputeOptions": "api",
     "Done": "batches",
     "Failed": "batches",
+    "LabelOptions": "labels.options",
     "Part": "parts",
     "PlanOptions": "plan",
     "Query": "answers.queries",
@@ -131,6 +139,8 @@ _HOME = {
     "SlideEstimate": "dry_run",
     "SlideInfo": "slides",
     "TissueOptions": "tissue",
+    "TrainRunOptions": "training.options",
+    "TrainedModel": "training.run",
     "WrittenReport": "reports",
     "WsisegError": "errors",
     "ask_each": "answers.each_run",
@@ -166,6 +176,7 @@ _HOME = {
     "segment_many": "many",
     "slide_stats": "answers.stats",
     "stats_within": "answers.within",
+    "train": "training.run",
     "write_report": "reports",
     "write_table": "answers.table_files",
 }

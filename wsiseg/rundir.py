@@ -273,9 +273,9 @@ def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], name: st
     """
     if found == wanted:
         return
-    differing = ", ".join(differing("", found, wanted))
+    said = ", ".join(differing("", found, wanted))
     raise OutputExists(
-        f"{name} holds another run ({differing}); choose another output folder, or "
+        f"{name} holds another run ({said}); choose another output folder, or "
         "use --overwrite to delete it"
     )
 

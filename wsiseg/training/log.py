@@ -55,7 +55,7 @@ def append_row(path: Path, row: Mapping[str, float | int | str]) -> None:
             lines.write(buffer.getvalue())
     except OSError as error:
         raise OutputNotWritable(
-            f"cannot write {path.name} ({error.strerror}); free some space, then go on with --resume"
+            f"cannot write {path.name} ({error.strerror}); free some space and go on with --resume"
         ) from error
 
 

@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -70,11 +69,12 @@ def draw_curves(
     names = ("loss", "nucleus", "hv", "classes")
     losses = {name: _smooth(log[name]) for name in names if any(log.get(name, ()))}
     steps = _smooth(log.get("step", ()))
-    panels = [_diagram("Loss (mean over some steps)", steps, losses, None)]
+    last = max([*log.get("step", ()), *validation.get("step", ()), 1.0])
+    panels = [_diagram("Loss (mean over some steps)", steps, losses, last, None)]
     if len(validation.get("step", ())):
         scores = {name: validation[name] for name in ("pq", "aji", "dice") if name in validation}
         title = "Scores on images held back (1 is best)"
-        panels.append(_diagram(title, validation["step"], scores, 1.0))
+        panels.append(_diagram(title, validation["step"], scores, last, 1.0))
     return np.concatenate(panels)
 
 
@@ -88,14 +88,18 @@ def _smooth(values: Sequence[float]) -> list[float]:
 
 
 def _diagram(
-    title: str, x: Sequence[float], lines: Mapping[str, Sequence[float]], top: float | None
+    title: str,
+    x: Sequence[float],
+    lines: Mapping[str, Sequence[float]],
+    last: float,
+    top: float | None,
 ) -> Picture:
+    """Draw lines over steps 0 to `last`; up to `top`, or to the largest value."""
     sheet = Image.new("RGB", _PANEL_PX, "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT_PX)
     left, upper, right, lower = _PLOT_PX
     draw.text((left, upper - 8), title, _INK, font, "ls")
     known = [value for line in lines.values() for value in line if math.isfinite(value)]
-    most = max([*x, 1.0])
     if top is None:
         top = max([*known, 1e-9])
     step = _tick(top)
@@ -103,14 +107,16 @@ def _diagram(
         y = lower - (lower - upper) * k * step / top
         draw.line([(left, y), (right, y)], _FAINT)
         draw.text((left - 6, y), f"{k * step:g}", _INK, font, "rm")
-    step = _tick(most)
-    for k in range(math.floor(most / step) + 1):
-        at = left + (right - left) * k * step / most
+    step = _tick(last)
+    for k in range(math.floor(last / step) + 1):
+        at = left + (right - left) * k * step / last
         draw.text((at, lower + 6), f"{k * step:g}", _INK, font, "ma")
     draw.text((right + 14, lower + 6), "step", _INK, font, "la")
-    for (name, line), colour, place in zip(lines.items(), _COLOURS, range(len(lines)), strict=False):
+    for (name, line), colour, place in zip(
+        lines.items(), _COLOURS, range(len(lines)), strict=False
+    ):
         points = [
-            (left + (right - left) * a / most, lower - (lower - upper) * min(b, top) / top)
+            (left + (right - left) * a / last, lower - (lower - upper) * min(b, top) / top)
             for a, b in zip(x, line, strict=True)
             if math.isfinite(b)
         ]
@@ -184,16 +190,13 @@ def _two_sided(plane: NDArray[np.int8]) -> Picture:
     share = np.clip(plane.astype(np.float32) / 100, -1, 1)[..., np.newaxis]
     low, high = np.array([[20, 70, 200]]), np.array([[200, 40, 30]])
     end = np.where(share < 0, low, high)
-    return np.rint(255 + np.abs(share) * (end - 255)).astype(np.uint8)
+    return np.asarray(np.rint(255 + np.abs(share) * (end - 255)), np.uint8)
 
 
 def _cell(picture: Picture) -> Picture:
     """Return the picture with white to its right and below, as wide as a column."""
-    height, width = picture.shape[:2]
-    right = _SHOWN_PX + _GAP_PX - width
-    return cv2.copyMakeBorder(
-        picture, 0, _GAP_PX, 0, right, cv2.BORDER_CONSTANT, value=(255, 255, 255)
-    ).reshape(height + _GAP_PX, width + right, 3)
+    right = _SHOWN_PX + _GAP_PX - picture.shape[1]
+    return np.pad(picture, ((0, _GAP_PX), (0, right), (0, 0)), constant_values=255)
 
 
 def _caption(text: str, width_px: int) -> Picture:

@@ -36,7 +36,7 @@ def _hash_of(each: LabelSet) -> str:
         for part in (image.rgb, image.instances, image.classes, image.ignored):
             if part is not None:
                 found.update(f"{part.shape}{part.dtype}".encode())
-                found.update(np.ascontiguousarray(part))
+                found.update(np.ascontiguousarray(part).data)
     return found.hexdigest()
 
 
@@ -66,9 +66,7 @@ def begun_training(folder: Path) -> dict[str, Any] | None:
     return record
 
 
-def write_record(
-    folder: Path, identity: Mapping[str, Any], settled: Mapping[str, Any]
-) -> None:
+def write_record(folder: Path, identity: Mapping[str, Any], settled: Mapping[str, Any]) -> None:
     """Write `training.json`.
 
     Parameters

@@ -30,9 +30,7 @@ class Split:
         return [(each.name, image) for each in self.validation for image in each.images]
 
 
-def split_sets(
-    sets: Sequence[LabelSet], validation: float | Sequence[str], seed: int
-) -> Split:
+def split_sets(sets: Sequence[LabelSet], validation: float | Sequence[str], seed: int) -> Split:
     """Hold patients back.
 
     Parameters

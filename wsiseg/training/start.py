@@ -76,7 +76,9 @@ def network_from(model: str | Path, class_names: Sequence[str], seed: int) -> St
     try:
         spec = replace(NetworkSpec.from_json(card.network), n_classes=len(class_names))
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelNotUsable(f"model {card.name}: its card describes no network: {error}") from error
+        raise ModelNotUsable(
+            f"model {card.name}: its card describes no network: {error}"
+        ) from error
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         network = HoverNet(spec)

@@ -81,9 +81,7 @@ def predict_whole(predictor: Predictor, rgb: NDArray[np.uint8]) -> Maps:
     )
 
 
-def score_image(
-    set_name: str, image: LabelledImage, found: NDArray[np.int32]
-) -> ImageScore:
+def score_image(set_name: str, image: LabelledImage, found: NDArray[np.int32]) -> ImageScore:
     """Score what was found in an image; nuclei where nothing is known count on neither side."""
     truth = without_ignored(image.instances, image.ignored)
     seen = without_ignored(found, image.ignored)
@@ -177,7 +175,9 @@ def score_checkpoint(
     saved = torch.load(path, weights_only=True, map_location="cpu")
     predictor = TorchPredictor(_filled(spec, saved["averaged"]), numerics)
     scores = [
-        score_image(name, image, decode_labels(predict_whole(predictor, image.rgb), DecodeOptions()))
+        score_image(
+            name, image, decode_labels(predict_whole(predictor, image.rgb), DecodeOptions())
+        )
         for name, image in images
     ]
     return int(saved["step"]), mean_scores(scores)
