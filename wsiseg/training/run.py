@@ -225,7 +225,7 @@ def _finish(
     card = _with_scores(card, constants, scores, len(plan.split.held_back))
     write_atomically(out / "validation.png", encode_png(_picture(plan, judged, found, scores)))
     write_json(folder / "card.json", card.to_json())
-    return TrainedModel(folder, card, scores)
+    return TrainedModel(folder, load_model(folder).card, scores)
 
 
 def _with_scores(
