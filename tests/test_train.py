@@ -123,7 +123,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(
     trained: TrainedModel, data: Path, tmp_path: Path, at: int
 ) -> None:
     seen: list[int] = []
-    with pytest.raises(Interrupted, match=f"step {at} of {OPTIONS.steps}.*--resume"):
+    with pytest.raises(Interrupted, match=rf"step {at} of {OPTIONS.steps}.*--resume"):
         train_discs(
             data,
             tmp_path / "run",
@@ -203,7 +203,7 @@ def test_one_folder_holds_one_training(trained: TrainedModel, data: Path, tmp_pa
 def test_a_checkpoint_of_unknown_origin_is_left_alone(data: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoint.pt").write_bytes(b"precious")
-    with pytest.raises(OutputExists, match="no readable training.json"):
+    with pytest.raises(OutputExists, match=r"no readable training\.json"):
         train_discs(data, tmp_path / "run", resume=True)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoint.pt"]
 
@@ -304,7 +304,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "write_atomically", write)
-        with pytest.raises(OutputNotWritable, match="checkpoint.pt .No space left"):
+        with pytest.raises(OutputNotWritable, match=r"checkpoint\.pt \(No space left"):
             train_discs(data, tmp_path / "run")
     assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 10
     assert not list((tmp_path / "run").glob(".*"))

@@ -116,7 +116,7 @@ def test_a_log_of_other_columns_begins_anew(tmp_path: Path) -> None:
 
 
 def test_a_log_that_cannot_be_written_says_so(tmp_path: Path) -> None:
-    with pytest.raises(OutputNotWritable, match="log.csv.*--resume"):
+    with pytest.raises(OutputNotWritable, match=r"log\.csv.*--resume"):
         append_row(tmp_path / "no folder" / "log.csv", {"step": 1})
 
 
@@ -141,8 +141,10 @@ def test_no_patient_is_on_both_sides(patients: list[list[str]], share: float, se
         return
     try:
         split = split_sets(sets, share, seed)
-    except UsageError as error:
-        assert "none is left" in str(error)
+    except UsageError:
+        # Those drawn from one set may be all there are in another.
+        with pytest.raises(UsageError, match="none is left"):
+            split_sets(sets, share, seed)
         return
     learned, held = (
         {image.patient for each in side for image in each.images}
@@ -234,8 +236,13 @@ def test_more_nuclei_need_more_steps_but_fewer_each() -> None:
 
 @pytest.mark.parametrize(
     ("sides", "wanted", "found"),
-    [((1000, 1000), None, 256), ((260, 288), None, 256), ((100, 100), None, 96), ((64,), None, 64)]
-    + [((70, 500), 128, 128)],
+    [
+        ((1000, 1000), None, 256),
+        ((260, 288), None, 256),
+        ((100, 100), None, 96),
+        ((64,), None, 64),
+        ((70, 500), 128, 128),
+    ],
 )
 def test_crops_fit_into_the_images(sides: tuple[int, ...], wanted: int | None, found: int) -> None:
     sets = [set_of("x", *(image_of(str(k), side_px=side) for k, side in enumerate(sides)))]
