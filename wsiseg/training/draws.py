@@ -131,7 +131,7 @@ def _draw_centres(
     centre = low + rng.random(low.shape) * (size - 2 * low)
     # Pixels coincide where a crop is neither scaled nor turned freely: reach is whole then.
     whole = (np.abs(reach - crop_px / 2) < 1e-9) & (low == reach)
-    return np.where(whole, np.round(centre), centre)
+    return np.asarray(np.where(whole, np.round(centre), centre))
 
 
 def _draw_colours(

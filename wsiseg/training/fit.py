@@ -147,10 +147,12 @@ def fit_pixels(
     }  # fmt: skip
     start = load_checkpoint(folder / "checkpoint.pt", state, device)
     averaging = _Averaging(averaged, network)
-    recorder = _Recorder(options, start, on_step)
+    recorder = _Recorder(options, on_step)
     for step in range(start + 1, options.steps + 1):
         draws = draw_crops(pixels, options.augment, options.batch_size, options.seed, step)
-        losses = _step(network, optimiser, scaler, pixels, draws, options, step)
+        # Of the ways to convolve, a GPU's library tries which is fastest for these sizes.
+        with torch.backends.cudnn.flags(benchmark=True, allow_tf32=True):
+            losses = _step(network, optimiser, scaler, pixels, draws, options, step)
         averaging.add(min(options.ema_decay, step / (step + 10)))
         try:
             recorder.add(step, losses, [pixels.names[i] for i in draws.image])
@@ -251,9 +253,7 @@ class _Averaging:
 class _Recorder:
     """Gathers losses on the device, and fetches them now and then: each fetch waits for it."""
 
-    def __init__(
-        self, options: TrainOptions, start: int, on_step: Callable[[StepRecord], None]
-    ) -> None:
+    def __init__(self, options: TrainOptions, on_step: Callable[[StepRecord], None]) -> None:
         self._options = options
         self._on_step = on_step
         self._began = self._last = time.monotonic()
@@ -281,10 +281,14 @@ class _Recorder:
         self._check(losses, step)
         now = time.monotonic()
         crops = len(losses) * self._options.batch_size
+        loss, nucleus, hv, classes = losses.mean(0).tolist()
         self._on_step(
             StepRecord(
                 step,
-                *losses.mean(0).tolist(),
+                loss,
+                nucleus,
+                hv,
+                classes,
                 learning_rate=self._options.learning_rate * _rate(step, self._options),
                 images_per_s=crops / max(now - self._last, 1e-9),
                 seconds=now - self._began,

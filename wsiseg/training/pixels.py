@@ -82,9 +82,9 @@ def _end_to_end(parts: Sequence[NDArray[np.generic]], device: torch.device) -> T
 
 def _numbered(instances: NDArray[np.int32]) -> NDArray[np.int32]:
     """Return labels as 1 to n: a table of instances then has no gaps."""
-    labels, position = np.unique(instances, return_inverse=True)
-    shift = 0 if labels[0] == 0 else 1
-    return (position.reshape(instances.shape) + shift).astype(np.int32)
+    present = np.bincount(instances.ravel()) > 0
+    present[0] = False
+    return np.cumsum(present).astype(np.int32)[instances] * present[instances]
 
 
 def _known(image: LabelledImage) -> NDArray[np.bool_]:
