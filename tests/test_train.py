@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -455,6 +456,9 @@ def test_a_signal_ends_the_command_with_the_way_to_go_on(
     assert "step 3 of 9" in done.stderr
     assert "wsiseg train 'my data' -o out --resume" in done.stderr
     assert signal.getsignal(signal.SIGTERM) is before
+    # What would end a command that does not look is called off.
+    timers = [each for each in threading.enumerate() if isinstance(each, threading.Timer)]
+    assert all(each.finished.is_set() for each in timers)
 
 
 def test_the_command_refuses_in_one_line(data: Path, tmp_path: Path) -> None:

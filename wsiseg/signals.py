@@ -94,17 +94,18 @@ def noted_signals() -> Iterator[Callable[[], bool]]:
     callable
         Says whether a signal has come.
     """
-    came = threading.Event()
+    ends: list[threading.Timer] = []
 
     def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        if not came.is_set():
-            came.set()
-            _later(HARD_END_S, _end_hard)
+        if not ends:
+            ends.append(_later(HARD_END_S, _end_hard))
 
     before = {number: signal.signal(number, note) for number in _NUMBERS}
     try:
-        yield came.is_set
+        yield lambda: bool(ends)
     finally:
+        for end in ends:
+            end.cancel()
         for number, old in before.items():
             signal.signal(number, old)
 
@@ -149,10 +150,11 @@ class _Ending:
             _thread.interrupt_main(self._number)
 
 
-def _later(seconds: float, call: Callable[[], None]) -> None:
+def _later(seconds: float, call: Callable[[], None]) -> threading.Timer:
     timer = threading.Timer(seconds, call)
     timer.daemon = True
     timer.start()
+    return timer
 
 
 def _is_importing(frame: FrameType | None) -> bool:

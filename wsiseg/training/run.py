@@ -120,6 +120,7 @@ def train(
     out = Path(out)
     refuse_unwritable(out)
     read = read_label_sets([Path(path) for path in data], labels)
+    stop_if_asked(stop, "reading images")
     plan = _settle(plan_training(read, options), options, out, resume)
     planned(plan)
     with _torch_threads(plan.threads), _memory_explained(plan.fit):

@@ -91,7 +91,7 @@ def _drawn(sets: Sequence[LabelSet], share: float, seed: int) -> set[str]:
     held: set[str] = set()
     for each in sets:
         patients = sorted({image.patient for image in each.images})
-        n = max(1, round(share * len(patients))) if len(patients) > 1 else 0
+        n = min(max(1, round(share * len(patients))), len(patients) - 1)
         # Those of an earlier set count: a patient in two sets is held back once.
         n -= len(held.intersection(patients))
         left = [patient for patient in patients if patient not in held]
