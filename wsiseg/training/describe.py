@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -72,8 +73,8 @@ def first_card(plan: TrainingPlan, name: str) -> ModelCard:
         network=plan.start.network.spec.to_json(),
         mpp=plan.mpp,
         classes=class_colours(plan.class_names),
-        core_px=CORE_PX,
-        margin_px=MARGIN_PX,
+        core_px=CORE_PX if plan.start.card is None else plan.start.card.core_px,
+        margin_px=MARGIN_PX if plan.start.card is None else plan.start.card.margin_px,
         decode=DecodeOptions().to_json(),
         precision={"cpu": "float32", "cuda": "float16"},
         weights_sha256="",
@@ -102,7 +103,8 @@ def _about(plan: TrainingPlan) -> dict[str, Any]:
         ],
         "held_back": list(plan.split.held_back),
         "begun_from": plan.start.origin,
-        "training": asdict(plan.fit),
+        # As it is read again: lists, not tuples.
+        "training": json.loads(json.dumps(asdict(plan.fit))),
         "classes_valid_on": (
             f"tissue as in the images they were learned on ({', '.join(organs)}); elsewhere "
             "classes are guesses"

@@ -143,9 +143,10 @@ def appearance(sets: Sequence[LabelSet], mpp: float) -> dict[str, tuple[float, f
     Blocks with ink, with black matter or with hardly any tissue are left out; empty if all are.
     """
     found = [quality for image in images_of(sets) for quality in _measured(image.rgb, mpp)]
-    if not found:
+    try:
+        ranges = appearance_of(found)
+    except ValueError:  # no block has stained tissue
         return {}
-    ranges = appearance_of(found)
     return {name: (round(low, 4), round(high, 4)) for name, (low, high) in ranges.items()}
 
 

@@ -31,7 +31,8 @@ class TrainRunOptions:
     seed: int = 0
     """Chooses who is held back, first weights and crops."""
     start: str | None = None
-    """Name or folder of a model to go on from; None: ImageNet's weights if they are installed."""
+    """Name or folder of a model to go on from, or `chance`: random weights; None: ImageNet's in the
+    encoder if they are installed."""
     encoder: str = "tf_efficientnet_lite0"
     """timm encoder of a new network."""
     weights: tuple[float, ...] = ()

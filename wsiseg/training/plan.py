@@ -26,7 +26,13 @@ from wsiseg.training.numbers import (
 from wsiseg.training.options import TrainRunOptions
 from wsiseg.training.record import sets_identity
 from wsiseg.training.split import Split, split_sets
-from wsiseg.training.start import Start, fresh_network, network_from
+from wsiseg.training.start import (
+    CHANCE,
+    Start,
+    network_by_chance,
+    network_from,
+    network_from_imagenet,
+)
 
 _LONGEST_AVERAGE = 0.995
 _LEAST_WARMUP, _MOST_WARMUP = 10, 50
@@ -113,10 +119,12 @@ def plan_training(read: LabelSets, options: TrainRunOptions) -> TrainingPlan:
 
 
 def _start(options: TrainRunOptions, class_names: Sequence[str]) -> Start:
-    if options.start is not None:
-        return network_from(options.start, class_names, options.seed)
     spec = NetworkSpec(encoder=options.encoder, n_classes=len(class_names))
-    return fresh_network(spec, options.seed)
+    if options.start is None:
+        return network_from_imagenet(spec, options.seed)
+    if options.start == CHANCE:
+        return network_by_chance(spec, options.seed)
+    return network_from(options.start, class_names, options.seed)
 
 
 def _weighted(sets: Sequence[LabelSet], weights: Sequence[float]) -> tuple[LabelSet, ...]:

@@ -214,7 +214,8 @@ def _finish(
         stop_if_asked(stop, "choosing the decoder's constants")
 
     # What is judged are the weights on disk, which are rounded.
-    predictor = load_model(folder).predictor(Numerics(threads=plan.threads))
+    kind = torch.device(plan.fit.device).type
+    predictor = load_model(folder).predictor(Numerics(device_kind=kind, threads=plan.threads))
     judged = maps_of(predictor, [image for _, image in held_back], go_on)
     values = constants_to_try(nucleus_areas_px(plan.split.train))
     constants = search_constants(judged, values, DecodeOptions(), go_on)

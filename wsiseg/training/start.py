@@ -14,6 +14,8 @@ from wsiseg.models import ModelCard, ModelFile, check_weights, load_model
 from wsiseg.models.hovernet import HoverNet, NetworkSpec
 from wsiseg.training.imagenet import load_encoder_weights
 
+CHANCE = "chance"
+"""Instead of a model: random weights, also where ImageNet's are installed."""
 _CLASS_ROWS = ("class_head.1.weight", "class_head.1.bias")
 
 
@@ -30,8 +32,8 @@ class Start:
     """What the user should know about it."""
 
 
-def fresh_network(spec: NetworkSpec, seed: int) -> Start:
-    """Build a network, with ImageNet's weights in the encoder if a package with them is there.
+def network_by_chance(spec: NetworkSpec, seed: int) -> Start:
+    """Build a network with random weights.
 
     Raises
     ------
@@ -41,15 +43,24 @@ def fresh_network(spec: NetworkSpec, seed: int) -> Start:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         network = HoverNet(spec)
+    return Start(network, f"chance (seed {seed})")
+
+
+def network_from_imagenet(spec: NetworkSpec, seed: int) -> Start:
+    """Build a network, with ImageNet's weights in the encoder if a package with them is there.
+
+    Raises
+    ------
+    UnknownName
+        If timm has no such encoder.
+    """
+    start = network_by_chance(spec, seed)
     try:
-        load_encoder_weights(network)
+        load_encoder_weights(start.network)
     except (MissingDependency, ValueError) as error:
-        return Start(
-            network,
-            f"chance (seed {seed})",
-            warning=f"the encoder begins with random weights, which needs far more images: {error}",
-        )
-    return Start(network, f"ImageNet ({spec.encoder}), the rest chance (seed {seed})")
+        said = f"the encoder begins with random weights, which needs far more images: {error}"
+        return replace(start, warning=said)
+    return replace(start, origin=f"ImageNet ({spec.encoder}), the rest {start.origin}")
 
 
 def network_from(model: str | Path, class_names: Sequence[str], seed: int) -> Start:
