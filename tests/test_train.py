@@ -34,6 +34,7 @@ from wsiseg import LabelOptions, TrainedModel, TrainRunOptions, rundir
 from wsiseg.decode import DecodeOptions
 from wsiseg.errors import Interrupted, OutputExists, OutputNotWritable, TrainingFailed, UsageError
 from wsiseg.training import checkpoints, fit, run
+from wsiseg.training.class_scores import ClassScores
 from wsiseg.training.start import network_from
 
 NAMES = ("a", "b", "c", "d")
@@ -114,6 +115,18 @@ def test_no_absolute_path_is_left(trained: TrainedModel, data: Path) -> None:
     texts = [path.read_text() for path in out_of(trained).rglob("*.json")]
     assert len(texts) == 2
     assert not any(str(data.parent) in text for text in texts)
+
+
+def test_classes_that_say_nothing_are_warned_about(trained: TrainedModel) -> None:
+    """A dozen steps teach no class; the card says so and the user hears it."""
+    said = trained.card.about["metrics"]["classes"]
+    assert said["above_chance"] is trained.classes.is_above_chance
+    useless = replace(trained, classes=ClassScores(("Dark", "Pale"), np.array([[9, 9], [9, 9]])))
+    (warning,) = useless.warnings
+    assert "no better than chance on 36 nuclei" in warning
+    useful = replace(trained, classes=ClassScores(("Dark", "Pale"), np.array([[99, 1], [1, 99]])))
+    assert useful.warnings == ()
+    assert replace(trained, classes=ClassScores((), np.zeros((0, 0), np.int64))).warnings == ()
 
 
 # Stopped and gone on

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from wsiseg.errors import OutputNotWritable, UsageError
 from wsiseg.labels.records import LabelledImage, LabelSet
 from wsiseg.models.hovernet import NetworkSpec
 from wsiseg.records import UNKNOWN_CLASS, Maps
+from wsiseg.training.class_scores import ClassScores, score_classes
 from wsiseg.training.decode_search import (
     JudgedMaps,
     constants_to_try,
@@ -445,6 +447,49 @@ def test_images_with_nothing_to_score_do_not_pull_the_mean() -> None:
     assert mean_scores(scores)["pq"] == 1
     assert scores[1].to_json()["pq"] is None
     assert mean_scores(scores[1:])["pq"] == 0
+
+
+# Classes
+
+
+def test_classes_are_compared_nucleus_by_nucleus() -> None:
+    """Of three squares one is called right and one wrong; the class of the third is not known."""
+    judged = judged_squares()
+    classes = np.full(judged.truth.shape, UNKNOWN_CLASS, np.uint8)
+    classes[judged.truth == 1] = 0
+    classes[judged.truth == 2] = 1
+    said = np.zeros((2, *judged.truth.shape), np.uint8)
+    said[0] = 255
+    maps = replace(judged.maps, classes=said)
+    image = image_of("a", labels=judged.truth, classes=classes)
+    options = DecodeOptions(sobel_px=5, min_area_px=20)
+    scores = score_classes([image, image], [maps, maps], options, ("X", "Y"))
+    assert scores.confusion.tolist() == [[2, 0], [2, 0]]
+    assert scores.recalls == {"X": 1.0, "Y": 0.0}
+    assert (scores.balanced_accuracy, scores.is_above_chance) == (0.5, False)
+    ignored = judged.truth == 1
+    other = score_classes([replace(image, ignored=ignored)], [maps], options, ("X", "Y"))
+    assert other.confusion.tolist() == [[0, 0], [1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("confusion", "sure"),
+    [
+        ([[90, 10], [10, 90]], True),
+        ([[52, 48], [48, 52]], False),
+        ([[100, 0], [100, 0]], False),
+        ([[3, 1], [1, 3]], False),
+        ([[1, 0], [0, 1]], False),
+        ([[10, 0], [0, 0]], False),
+        ([[0, 0], [0, 0]], False),
+    ],
+)
+def test_only_what_is_surely_above_chance_is_called_so(
+    confusion: list[list[int]], sure: bool
+) -> None:
+    scores = ClassScores(("X", "Y"), np.array(confusion))
+    assert scores.is_above_chance is sure
+    assert json.loads(json.dumps(scores.to_json(), allow_nan=False))["above_chance"] is sure
 
 
 # Pictures

@@ -132,6 +132,10 @@ def train(
         [each.to_json() for each in trained.scores]
         + [{"set": "(mean)", "image": ""} | trained.mean_scores]
     )
+    for name, recall in trained.classes.recalls.items():
+        typer.echo(f"called right, of {name} nuclei that were found: {100 * recall:.0f} %")
+    for warning in trained.warnings:
+        typer.secho(f"warning: {warning}", fg="yellow", err=True)
     typer.echo(f"pictures: {out / 'curves.png'}, {out / 'validation.png'}")
     typer.echo(f"model:    {trained.folder} ({trained.card.licence}: {trained.card.licence_note})")
     typer.echo(f"use it:   wsiseg segment SLIDE -o OUT --model {shlex.quote(str(trained.folder))}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from wsiseg.decode import DecodeOptions
 from wsiseg.models import ModelCard, NucleusClass
+from wsiseg.training.class_scores import ClassScores
 from wsiseg.training.decode_search import FoundConstants
 from wsiseg.training.numbers import appearance, images_of, nuclear_area_um2, nucleus_areas_px
 from wsiseg.training.plan import TrainingPlan
@@ -119,13 +120,17 @@ def _about(plan: TrainingPlan) -> dict[str, Any]:
 
 
 def metrics_of(
-    scores: Sequence[ImageScore], constants: FoundConstants, n_patients: int
+    scores: Sequence[ImageScore],
+    classes: ClassScores,
+    constants: FoundConstants,
+    n_patients: int,
 ) -> dict[str, Any]:
     """Return, as plain JSON values, how good the model is on images held back."""
     return {
         "mean_over_images": {name: round(value, 4) for name, value in mean_scores(scores).items()}
         | {"images": len(scores), "patients": n_patients},
         "by_image": [each.to_json() for each in scores],
+        "classes": classes.to_json() if classes.class_names else None,
         "decode_search": {
             "mean_pq": round(constants.mean_pq, 4),
             "mean_pq_before": round(constants.mean_pq_before, 4),

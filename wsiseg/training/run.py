@@ -21,8 +21,8 @@ from wsiseg.models import ModelCard, Numerics, load_model
 from wsiseg.models.hovernet import HoverNet
 from wsiseg.pictures import encode_png
 from wsiseg.rundir import refuse_unwritable, write_atomically, write_json
+from wsiseg.training.class_scores import ClassScores, score_classes
 from wsiseg.training.decode_search import (
-    FoundConstants,
     JudgedMaps,
     constants_to_try,
     decode_labels,
@@ -58,6 +58,20 @@ class TrainedModel:
     """Its card."""
     scores: tuple[ImageScore, ...]
     """Of each image held back."""
+    classes: ClassScores
+    """How nuclei found in them are called."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know before using the model."""
+        if not self.classes.class_names or self.classes.is_above_chance:
+            return ()
+        n = int(self.classes.confusion.sum())
+        return (
+            f"the classes are no better than chance on {n} nuclei held back and found (balanced "
+            f"accuracy {self.classes.balanced_accuracy:.2f}): do not use them; are the labels' "
+            "classes right, and are there enough nuclei of each?",
+        )
 
     @property
     def mean_scores(self) -> dict[str, float]:
@@ -224,17 +238,18 @@ def _finish(
         score_image(set_name, image, labels)
         for (set_name, image), labels in zip(held_back, found, strict=True)
     )
-    card = _with_scores(card, constants, scores, len(plan.split.held_back))
+    classes = score_classes(
+        [image for _, image in held_back],
+        [each.maps for each in judged],
+        constants.decode,
+        plan.class_names,
+    )
+    metrics = metrics_of(scores, classes, constants, len(plan.split.held_back))
+    about = card.about | {"metrics": metrics}
+    card = replace(card, decode=constants.decode.to_json(), about=about)
     write_atomically(out / "validation.png", encode_png(_picture(plan, judged, found, scores)))
     write_json(folder / "card.json", card.to_json())
-    return TrainedModel(folder, load_model(folder).card, scores)
-
-
-def _with_scores(
-    card: ModelCard, constants: FoundConstants, scores: Sequence[ImageScore], n_patients: int
-) -> ModelCard:
-    about = card.about | {"metrics": metrics_of(scores, constants, n_patients)}
-    return replace(card, decode=constants.decode.to_json(), about=about)
+    return TrainedModel(folder, load_model(folder).card, scores, classes)
 
 
 def _picture(
