@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from wsiseg.errors import WsisegError
     from wsiseg.exporting import export_runs, list_formats
     from wsiseg.labels.options import LabelOptions
+    from wsiseg.labels.reading import read_label_sets
+    from wsiseg.labels.records import LabelledImage, LabelSet, LabelSets
     from wsiseg.listing import SlideEntry, list_slides
     from wsiseg.many import segment_many
     from wsiseg.models import list_models, load_model
@@ -55,6 +57,9 @@ __all__ = [
     "Done",
     "Failed",
     "LabelOptions",
+    "LabelSet",
+    "LabelSets",
+    "LabelledImage",
     "Part",
     "PlanOptions",
     "Query",
@@ -96,6 +101,7 @@ __all__ = [
     "open_slide",
     "parse_part",
     "query",
+    "read_label_sets",
     "read_regions",
     "read_review",
     "region_shape",
@@ -123,6 +129,9 @@ _HOME = {
     "Done": "batches",
     "Failed": "batches",
     "LabelOptions": "labels.options",
+    "LabelSet": "labels.records",
+    "LabelSets": "labels.records",
+    "LabelledImage": "labels.records",
     "Part": "parts",
     "PlanOptions": "plan",
     "Query": "answers.queries",
@@ -164,6 +173,7 @@ _HOME = {
     "open_slide": "slides",
     "parse_part": "parts",
     "query": "answers.queries",
+    "read_label_sets": "labels.reading",
     "read_regions": "regions",
     "read_review": "review",
     "region_shape": "answers.within",
