@@ -407,6 +407,11 @@ def test_a_fine_tuned_model_carries_both_licences(
     tuned = train_discs(data, tmp_path / "run", options, replace(LABELS, licence="CC-BY-4.0"))
     assert tuned.card.licence == "CC-BY-4.0 AND CC0-1.0"
     assert tuned.card.network == trained.card.network
+    # Judged on the same images, the model it went on from is as good as it was.
+    assert tuned.scores_before == trained.scores
+    before = tuned.card.about["metrics"]["before_training"]
+    assert before["pq"] == round(trained.mean_scores["pq"], 4)
+    assert trained.scores_before == ()
     assert f"model {trained.card.name}" in tuned.card.about["begun_from"]
 
 

@@ -44,8 +44,9 @@ if TYPE_CHECKING:
     from wsiseg.slides import Slide, SlideInfo, open_slide
     from wsiseg.status import BatchStatus, batch_status
     from wsiseg.tissue import TissueOptions
+    from wsiseg.training.finish import TrainedModel
     from wsiseg.training.options import TrainRunOptions
-    from wsiseg.training.run import TrainedModel, train
+    from wsiseg.training.run import train
 
 __all__ = [
     "Answer",
@@ -149,7 +150,7 @@ _HOME = {
     "SlideInfo": "slides",
     "TissueOptions": "tissue",
     "TrainRunOptions": "training.options",
-    "TrainedModel": "training.run",
+    "TrainedModel": "training.finish",
     "WrittenReport": "reports",
     "WsisegError": "errors",
     "ask_each": "answers.each_run",

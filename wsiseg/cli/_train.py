@@ -132,6 +132,8 @@ def train(
         [each.to_json() for each in trained.scores]
         + [{"set": "(mean)", "image": ""} | trained.mean_scores]
     )
+    if trained.scores_before:
+        typer.echo(f"mean PQ there before this training: {trained.mean_scores_before['pq']:.4f}")
     for name, recall in trained.classes.recalls.items():
         typer.echo(f"called right, of {name} nuclei that were found: {100 * recall:.0f} %")
     for warning in trained.warnings:

@@ -119,6 +119,11 @@ def _about(plan: TrainingPlan) -> dict[str, Any]:
     }
 
 
+def rounded(values: dict[str, float]) -> dict[str, float]:
+    """Return values with four decimals."""
+    return {name: round(value, 4) for name, value in values.items()}
+
+
 def metrics_of(
     scores: Sequence[ImageScore],
     classes: ClassScores,
@@ -127,7 +132,7 @@ def metrics_of(
 ) -> dict[str, Any]:
     """Return, as plain JSON values, how good the model is on images held back."""
     return {
-        "mean_over_images": {name: round(value, 4) for name, value in mean_scores(scores).items()}
+        "mean_over_images": rounded(mean_scores(scores))
         | {"images": len(scores), "patients": n_patients},
         "by_image": [each.to_json() for each in scores],
         "classes": classes.to_json() if classes.class_names else None,

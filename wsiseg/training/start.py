@@ -26,10 +26,15 @@ class Start:
     network: HoverNet
     origin: str
     """Where its weights come from, for the card and for `--resume`."""
-    card: ModelCard | None = None
-    """Of the model it goes on from."""
+    model: ModelFile | None = None
+    """What it goes on from."""
     warning: str | None = None
     """What the user should know about it."""
+
+    @property
+    def card(self) -> ModelCard | None:
+        """Of the model it goes on from."""
+        return None if self.model is None else self.model.card
 
 
 def network_by_chance(spec: NetworkSpec, seed: int) -> Start:
@@ -97,7 +102,7 @@ def network_from(model: str | Path, class_names: Sequence[str], seed: int) -> St
     lost = [name for name in class_names if name not in card.class_names]
     warning = f"classes that {card.name} does not know begin with chance: {', '.join(lost)}"
     origin = f"model {card.name} (sha256 {card.sha256[:12]})"
-    return Start(network, origin, card, warning if lost else None)
+    return Start(network, origin, found, warning if lost else None)
 
 
 def _fill(network: HoverNet, model: ModelFile, class_names: Sequence[str]) -> None:
