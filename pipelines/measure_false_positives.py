@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
-from train_default import CONSEP_CLASSES
+from train_default import LABELS
 
 import wsiseg
-from wsiseg.labels.folders import read_folder
+from wsiseg.labels.reading import read_label_sets
 from wsiseg.labels.records import LabelledImage
 from wsiseg.models import DEFAULT_MODEL, load_model
 from wsiseg.models.card import ModelCard
@@ -57,10 +57,12 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="card.json to write the figures into")
     arguments = parser.parse_args()
     card = load_model(arguments.model).card
-    sets = {
-        "MoNuSeg held-back patients": read_folder(arguments.data / "monuseg_train", {}),
-        "CoNSeP held-back images": read_folder(arguments.data / "consep_train", CONSEP_CLASSES),
+    names = {
+        "monuseg_train": "MoNuSeg held-back patients",
+        "consep_train": "CoNSeP held-back images",
     }
+    read = read_label_sets([arguments.data / folder for folder in names], LABELS)
+    sets = {names[one.name]: one.images for one in read.sets}
     counted = {
         name: [
             count_image(arguments.model, card, image)

@@ -25,7 +25,7 @@ from PIL import Image
 import wsiseg
 from wsiseg.decode import DecodeOptions
 from wsiseg.evaluation.metrics import aji, dice, panoptic_quality
-from wsiseg.labels.folders import read_folder
+from wsiseg.labels.reading import LabelOptions, read_label_sets
 from wsiseg.labels.records import LabelledImage, split_by_patient
 from wsiseg.models import ModelCard, NucleusClass
 from wsiseg.models.hovernet import HoverNet, NetworkSpec
@@ -42,8 +42,12 @@ CLASSES = (
     NucleusClass("Spindle", (0, 220, 255)),
     NucleusClass("Miscellaneous", (255, 140, 0)),
 )
-CONSEP_CLASSES = {3: 0, 2: 1, 4: 2, 1: 3}
-"""From CoNSeP's values to the order of `CLASSES`."""
+LABELS = LabelOptions(
+    mpp=0.25,
+    classes=tuple(one.name for one in CLASSES),
+    class_of={"1": "Miscellaneous", "2": "Inflammatory", "3": "Epithelial", "4": "Spindle"},
+)
+"""What the files do not say."""
 
 HELD_BACK = frozenset(
     {
@@ -78,9 +82,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=OPTIONS.seed)
     arguments = parser.parse_args()
 
-    monuseg = read_folder(arguments.data / "monuseg_train", {})
-    consep = read_folder(arguments.data / "consep_train", CONSEP_CLASSES)
-    train, held_back = split_by_patient(monuseg + consep, HELD_BACK)
+    folders = [arguments.data / name for name in ("monuseg_train", "consep_train")]
+    images = [image for one in read_label_sets(folders, LABELS).sets for image in one.images]
+    train, held_back = split_by_patient(images, HELD_BACK)
     options = replace(OPTIONS, steps=arguments.steps, seed=arguments.seed)
     network = train_network(train, options, arguments.out)
     folder = arguments.out / "model"

@@ -73,6 +73,7 @@ def test_there_are_scripts() -> None:
         "export_corrected",
         "export_review",
         "export_rois",
+        "export_training",
         "import_folder",
         "import_run",
     ]

@@ -21,7 +21,6 @@ from PIL import Image
 from torch.utils.data import default_collate
 
 from wsiseg.errors import MissingDependency
-from wsiseg.labels.folders import read_folder
 from wsiseg.labels.records import LabelledImage, patient_of, split_by_patient
 from wsiseg.models.hovernet import HoverNet, NetworkSpec
 from wsiseg.records import UNKNOWN_CLASS
@@ -230,25 +229,6 @@ def test_an_image_whose_parts_differ_in_size_is_refused(field: str) -> None:
     image = discs(40)
     with pytest.raises(ValueError, match=r"discs_0.*differ in size"):
         replace(image, **{field: getattr(image, field)[:-1]})
-
-
-def test_a_folder_is_read_in_the_manifests_order(tmp_path: Path) -> None:
-    for part in ("images", "inst", "types"):
-        (tmp_path / part).mkdir()
-    instances = np.array([[0, 300], [2, 0]], np.uint16)
-    for name in ("b", "a"):
-        Image.new("RGB", (2, 2), (1, 2, 3)).save(tmp_path / "images" / f"{name}.png")
-        Image.fromarray(instances).save(tmp_path / "inst" / f"{name}.png")
-    types = np.array([[3, 3], [7, 0]], np.uint8)
-    Image.fromarray(types).save(tmp_path / "types" / "b.png")
-    (tmp_path / "manifest.csv").write_text("name,n\nb,2\na,2\n")
-    with_types, without = read_folder(tmp_path, {3: 0})
-    assert [with_types.name, without.name] == ["b", "a"]
-    assert np.array_equal(with_types.rgb, np.full((2, 2, 3), (1, 2, 3)))
-    assert np.array_equal(with_types.instances, [[0, 300], [2, 0]])
-    # Not in the background, and not where the value is none of those asked for.
-    assert np.array_equal(with_types.classes, [[255, 0], [255, 255]])
-    assert (without.classes == UNKNOWN_CLASS).all()
 
 
 # Encoder weights

@@ -4,6 +4,7 @@ WsisegError
 ├── UsageError (ValueError)              an option or argument cannot be used
 │   ├── MissingScale                     µm per pixel is not in the file and was not given
 │   ├── ScaleRefused                     the scale contradicts the file or does not suit the model
+│   ├── LabelsNotReadable                annotated images cannot be read, or contradict themselves
 │   └── OutputExists                     the output belongs to another run, or is in the way
 ├── SlideNotReadable (OSError)           a slide or image cannot be opened
 │   ├── UnknownFormat                    … by this reader: it is of a kind for another
@@ -37,6 +38,10 @@ class MissingScale(UsageError):
 
 class ScaleRefused(UsageError):
     """The scale given contradicts the file, or does not suit the model."""
+
+
+class LabelsNotReadable(UsageError):
+    """Annotated images cannot be read, or contradict themselves."""
 
 
 class OutputExists(UsageError):

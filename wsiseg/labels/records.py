@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from wsiseg.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,9 +62,44 @@ class LabelSet:
     """Organ of each image by name, where known."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelSets:
+    """Annotated images of several origins, with one list of classes."""
+
+    sets: tuple[LabelSet, ...]
+    """At least one; their names differ."""
+    class_names: tuple[str, ...]
+    """The common list; `LabelledImage.classes` are indices into it.  () where no set has any."""
+    notes: tuple[str, ...] = ()
+    """What was settled by rule while reading and the user should know, a sentence each."""
+
+
 def patient_of(name: str) -> str:
     """Return the patient of an image: `TCGA-XX-XXXX` for TCGA, else the image itself."""
     return name[:12] if name.startswith("TCGA-") else name
+
+
+def refuse_shared_patients(learned: Sequence[LabelSet], judged: Sequence[LabelSet]) -> None:
+    """Refuse images to judge by whose patients are also learned from.
+
+    Raises
+    ------
+    UsageError
+        If a patient has images on both sides; names some of them.
+    """
+    known = {image.patient: one.name for one in learned for image in one.images}
+    shared = {
+        image.patient: f"{image.patient} (in {known[image.patient]} and {one.name})"
+        for one in judged
+        for image in one.images
+        if image.patient in known
+    }
+    if shared:
+        named = ", ".join(list(shared.values())[:3])
+        raise UsageError(
+            f"{len(shared)} patients have images both to learn from and to judge by: {named}; "
+            "scores would be too good: leave their images out of one of the two"
+        )
 
 
 def split_by_patient(

@@ -37,6 +37,7 @@ from wsiseg.regions._json import (
     EXPORT_HINT,
     Drawn,
     Notes,
+    OutlineOf,
     all_objects,
     drawn_objects,
     load_json,
@@ -59,6 +60,7 @@ __all__ = [
     "Mark",
     "MarkKind",
     "Memberships",
+    "OutlineOf",
     "Region",
     "RegionFile",
     "RegionIndex",
@@ -219,7 +221,7 @@ def read_marks(
 
 
 def parse_objects(
-    content: bytes, label: str, bounds: Box
+    content: bytes, label: str, bounds: Box, outline: OutlineOf = "object"
 ) -> tuple[list[Drawn], tuple[float, float], tuple[str, ...]]:
     """Return all objects with an area in GeoJSON text: annotations, detections and cells.
 
@@ -229,6 +231,8 @@ def parse_objects(
         As for `parse_regions`.
     bounds : Box
         The slide's bounds, level-0 px: what QuPath's coordinates are relative to.
+    outline : {"object", "nucleus"}
+        Which outline of a cell is wanted; one without a nucleus has its own.
 
     Returns
     -------
@@ -243,7 +247,7 @@ def parse_objects(
     """
     document = load_json(content, label)
     notes = Notes()
-    drawn = all_objects(document, label, notes)
+    drawn = all_objects(document, label, notes, outline)
     origin_px = file_origin(document) or (float(bounds.x_px), float(bounds.y_px))
     return drawn, origin_px, tuple(notes.warnings())
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,9 @@ _NO_REGIONS = _NO_DRAWINGS | {
     *("detection", "cell", "PathDetectionObject", "PathCellObject"),
 }
 _LEGACY_TYPES = _CORES | {kind for kind in _NO_REGIONS if kind.startswith("Path")}
+
+OutlineOf: TypeAlias = Literal["object", "nucleus"]
+"""Of a QuPath cell: its own outline, or that of its nucleus where it has one."""
 
 _LARGEST_PX = 1e9
 _MOST_NAMED = 3
@@ -121,7 +124,11 @@ def load_json(content: bytes, label: str) -> Any:
 
 
 def drawn_objects(
-    document: Any, label: str, notes: Notes, left_out: AbstractSet[str] = _NO_REGIONS
+    document: Any,
+    label: str,
+    notes: Notes,
+    left_out: AbstractSet[str] = _NO_REGIONS,
+    outline: OutlineOf = "object",
 ) -> list[Drawn]:
     """Return the annotations and cores that have polygons, in the order of the file.
 
@@ -134,15 +141,20 @@ def drawn_objects(
     """
     try:
         found = enumerate(_features(document, label), start=1)
-        drawn = [_drawn(feature, position, label, notes, left_out) for position, feature in found]
+        drawn = [
+            _drawn(feature, position, label, notes, left_out, outline)
+            for position, feature in found
+        ]
     except RecursionError as error:
         raise _too_deep(label) from error
     return [one for one in drawn if one is not None]
 
 
-def all_objects(document: Any, label: str, notes: Notes) -> list[Drawn]:
-    """Return the detections and cells too; see `drawn_objects`."""
-    return drawn_objects(document, label, notes, _NO_DRAWINGS)
+def all_objects(
+    document: Any, label: str, notes: Notes, outline: OutlineOf = "object"
+) -> list[Drawn]:
+    """Return the detections and cells too, of cells the outline asked for; see `drawn_objects`."""
+    return drawn_objects(document, label, notes, _NO_DRAWINGS, outline)
 
 
 def _too_deep(label: str) -> UsageError:
@@ -176,7 +188,12 @@ def _features(element: Any, label: str) -> Iterator[dict[str, Any]]:
 
 
 def _drawn(
-    feature: dict[str, Any], position: int, label: str, notes: Notes, left_out: AbstractSet[str]
+    feature: dict[str, Any],
+    position: int,
+    label: str,
+    notes: Notes,
+    left_out: AbstractSet[str],
+    outline: OutlineOf,
 ) -> Drawn | None:
     """Return an object, or None if it is left out or has no area."""
     properties = _object(feature.get("properties"))
@@ -189,10 +206,11 @@ def _drawn(
     core_mark = metadata.get(CORE_KEY)
     is_core = kind in _CORES or core_mark in (CORE_PRESENT, CORE_MISSING)
     name = one_line(properties.get("name"))
-    what = "TMA core" if is_core else "annotation"
+    what = "TMA core" if is_core else "detection" if kind in _NO_REGIONS else "annotation"
     title = f'{what} "{name}"' if name else f"{what} {position} of the file"
     reader = _GeometryReader(label, title, notes)
-    geometry = feature.get("geometry")
+    nucleus = feature.get("nucleusGeometry") if outline == "nucleus" else None
+    geometry = nucleus or feature.get("geometry")
     polygons = reader.polygons(geometry)
     if not polygons:
         return None
