@@ -8,6 +8,10 @@ are tuned on the same images, all of them.  Both are judged on the images held b
 through `wsiseg.segment`.  The encoder begins with ImageNet's weights if their package is there;
 with `--start chance` the whole network begins with random ones.  Calling it again goes on.  CPU
 seconds are those of this process and all it started.
+
+Only outlines are judged.  The classes of this sample look like noise (neither size nor darkness nor
+texture nor neighbours tell them apart, in no image), and its file names do not say which images are
+of one patient, so that folds are made by image.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from wsiseg.training.decode_search import (
     search_constants,
     without_ignored,
 )
+from wsiseg.training.describe import licence_of, spdx
 from wsiseg.training.log import append_row, read_log, resume_log
 from wsiseg.training.numbers import (
     class_counts,
@@ -447,6 +449,38 @@ def test_images_with_nothing_to_score_do_not_pull_the_mean() -> None:
     assert mean_scores(scores)["pq"] == 1
     assert scores[1].to_json()["pq"] is None
     assert mean_scores(scores[1:])["pq"] == 0
+
+
+# Licences
+
+
+@pytest.mark.parametrize(
+    ("said", "term"),
+    [
+        ("CC0-1.0", "CC0-1.0"),
+        ("MIT OR Apache-2.0", "(MIT OR Apache-2.0)"),
+        ("GPL-2.0-only WITH X-2.0", "(GPL-2.0-only WITH X-2.0)"),
+        ("research use, non-commercial", "LicenseRef-research-use-non-commercial"),
+        ("ask us OR pay", "LicenseRef-ask-us-OR-pay"),
+        ("??", "LicenseRef-unknown"),
+    ],
+)
+def test_a_licence_becomes_one_term(said: str, term: str) -> None:
+    assert spdx(said) == term
+
+
+def licence_with(*licences: str) -> str:
+    sets = tuple(set_of(f"s{k}", licence=each) for k, each in enumerate(licences))
+    plan: Any = SimpleNamespace(sets=sets, start=SimpleNamespace(card=None))
+    return licence_of(plan)[0]
+
+
+def test_no_set_frees_another_from_its_licence() -> None:
+    """Bare, `NC AND MIT OR CC0-1.0` would read as free for those who choose the last."""
+    joined = licence_with("CC-BY-NC-SA-4.0", "MIT OR CC0-1.0")
+    assert joined == "(MIT OR CC0-1.0) AND CC-BY-NC-SA-4.0"
+    assert licence_with("MIT OR CC0-1.0", "MIT OR CC0-1.0") == "MIT OR CC0-1.0"
+    assert licence_with("CC0-1.0", "") == "LicenseRef-unknown"
 
 
 # Classes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -26,6 +27,8 @@ _USUAL_COLOURS = {
 _TURN = 0.381966
 """The golden angle, as a share of a turn: hues of any number of classes lie well apart."""
 CORE_PX, MARGIN_PX = 1024, 192
+_SIMPLE = re.compile(r"[A-Za-z0-9.+:-]+")
+_EXPRESSION = re.compile(r"[A-Za-z0-9.+:-]+( (AND|OR|WITH) [A-Za-z0-9.+:-]+)+")
 UNKNOWN_LICENCE = "LicenseRef-unknown"
 """SPDX's way to name a licence that is not on its list."""
 
@@ -40,6 +43,19 @@ def class_colours(names: Sequence[str]) -> tuple[NucleusClass, ...]:
     return tuple(classes)
 
 
+def spdx(licence: str) -> str:
+    """Return a licence as one term of an SPDX expression that can be joined by `AND`.
+
+    Expressions are put in brackets: joined bare, one with `OR` would set the others aside.  Words
+    become a name of our own, which no requirement takes for a known licence.
+    """
+    if _SIMPLE.fullmatch(licence):
+        return licence
+    if _EXPRESSION.fullmatch(licence):
+        return f"({licence})"
+    return f"LicenseRef-{re.sub(r'[^A-Za-z0-9.]+', '-', licence).strip('-') or 'unknown'}"
+
+
 def licence_of(plan: TrainingPlan) -> tuple[str, str]:
     """Return the licence of the weights, and what it means for a user, in a sentence.
 
@@ -49,14 +65,16 @@ def licence_of(plan: TrainingPlan) -> tuple[str, str]:
     if plan.start.card is not None:
         sources[f"model {plan.start.card.name}"] = plan.start.card.licence
     unknown = sorted(name for name, licence in sources.items() if not licence)
-    known = sorted({licence for licence in sources.values() if licence})
+    known = sorted({spdx(licence) for licence in sources.values() if licence})
     if unknown:
         return UNKNOWN_LICENCE, (
             f"the licence of {', '.join(unknown)}, which the model learned from, was not given; "
             "settle it before you hand the weights on."
         )
     if len(known) == 1:
-        return known[0], f"the licence of all that the model learned from: {', '.join(sources)}."
+        return known[0].removeprefix("(").removesuffix(
+            ")"
+        ), f"the licence of all that the model learned from: {', '.join(sources)}."
     return " AND ".join(known), (
         "all of these hold, for the model learned from images of each: "
         + ", ".join(f"{name} ({licence})" for name, licence in sources.items())
