@@ -168,6 +168,92 @@ def test_classify_owns_no_default() -> None:
     assert named["options"].default == defaults
 
 
+TRAIN_OPTIONS = {
+    "steps": "steps",
+    "minutes": "minutes",
+    "validation": "validation",
+    "start": "start",
+    "model_mpp": "model_mpp",
+    "weights": "weights",
+    "name": "name",
+    "seed": "seed",
+    "device": "device",
+    "precision": "precision",
+    "batch_size": "batch_size",
+    "crop": "crop_px",
+    "encoder": "encoder",
+}
+"""Option of `wsiseg train` and the field of `TrainRunOptions` that it sets …"""
+LABEL_OPTIONS = {
+    "mpp": "mpp",
+    "classes": "classes",
+    "licence": "licence",
+    "patient": "patient",
+}
+"""… or the field of `LabelOptions`."""
+
+
+def test_train_owns_no_default() -> None:
+    there = options_of("train")
+    named = inspect.signature(wsiseg.train).parameters
+    assert there.keys() == (
+        TRAIN_OPTIONS.keys() | LABEL_OPTIONS.keys() | {"data", "out", "resume", "quiet"}
+    )
+    assert there["resume"] == named["resume"].default
+    assert named["options"].default == wsiseg.TrainRunOptions()
+    assert named["labels"].default == wsiseg.LabelOptions()
+    for options, mapped in (
+        (wsiseg.TrainRunOptions(), TRAIN_OPTIONS),
+        (wsiseg.LabelOptions(), LABEL_OPTIONS),
+    ):
+        for option, field in mapped.items():
+            wanted = getattr(options, field)
+            # Lists are text on the command line, and the share may be names.
+            wanted = str(wanted) if option == "validation" else None if wanted == () else wanted
+            assert there[option] == wanted, option
+    assert set(TRAIN_OPTIONS.values()) == {each.name for each in fields(wsiseg.TrainRunOptions)}
+
+
+def test_each_option_of_train_reaches_its_own_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[Any] = []
+
+    def train(*given: Any, **options: Any) -> Any:
+        said.extend((given, options))
+        raise wsiseg.WsisegError("enough")
+
+    monkeypatch.setattr(wsiseg, "train", train)
+    length = ["--minutes", "7.5", "--validation", "a, b", "--from", "m", "--resume"]
+    images = ["--mpp", "0.4", "--classes", "X,Y", "--licence", "MIT", "--patient", "p."]
+    model = ["--model-mpp", "0.5", "--name", "n", "--encoder", "e"]
+    numbers = ["--weights", "1,2.5", "--seed", "4", "--batch-size", "3", "--crop", "64"]
+    where = ["--device", "cpu", "--precision", "float32", "--quiet"]
+    command = ["train", "d", "e.toml", "-o", "out", *length, *images, *model, *numbers, *where]
+    assert CliRunner().invoke(app, command).exit_code == 3
+    (data, out, options, labels), more = said
+    assert (data, out) == ([Path("d"), Path("e.toml")], Path("out"))
+    assert options == wsiseg.TrainRunOptions(
+        minutes=7.5,
+        validation=("a", "b"),
+        model_mpp=0.5,
+        seed=4,
+        start="m",
+        encoder="e",
+        weights=(1.0, 2.5),
+        batch_size=3,
+        crop_px=64,
+        device="cpu",
+        precision="float32",
+        name="n",
+    )
+    assert labels == wsiseg.LabelOptions(mpp=0.4, classes=("X", "Y"), patient="p.", licence="MIT")
+    assert more.keys() == {"resume", "planned", "progress", "stop"}
+    assert more["resume"] is True
+    said.clear()
+    assert CliRunner().invoke(app, ["train", "d", "-o", "out", "--steps", "9"]).exit_code == 3
+    assert said[0][2:] == (wsiseg.TrainRunOptions(steps=9), wsiseg.LabelOptions())
+    assert CliRunner().invoke(app, ["train", "d", "-o", "out", "--weights", "x"]).exit_code == 2
+
+
 REVIEW_OPTIONS = {
     "n": "options.n",
     "side_um": "options.side_um",

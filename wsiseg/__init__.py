@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from wsiseg.slides import Slide, SlideInfo, open_slide
     from wsiseg.status import BatchStatus, batch_status
     from wsiseg.tissue import TissueOptions
+    from wsiseg.training.finish import TrainedModel
+    from wsiseg.training.options import TrainRunOptions
+    from wsiseg.training.run import train
 
 __all__ = [
     "Answer",
@@ -82,6 +85,8 @@ __all__ = [
     "SlideEstimate",
     "SlideInfo",
     "TissueOptions",
+    "TrainRunOptions",
+    "TrainedModel",
     "WrittenReport",
     "WsisegError",
     "ask_each",
@@ -121,6 +126,7 @@ __all__ = [
     "segment_many",
     "slide_stats",
     "stats_within",
+    "train",
     "write_report",
     "write_table",
 ]
@@ -157,6 +163,8 @@ _HOME = {
     "SlideEstimate": "dry_run",
     "SlideInfo": "slides",
     "TissueOptions": "tissue",
+    "TrainRunOptions": "training.options",
+    "TrainedModel": "training.finish",
     "WrittenReport": "reports",
     "WsisegError": "errors",
     "ask_each": "answers.each_run",
@@ -196,6 +204,7 @@ _HOME = {
     "segment_many": "many",
     "slide_stats": "answers.stats",
     "stats_within": "answers.within",
+    "train": "training.run",
     "write_report": "reports",
     "write_table": "answers.table_files",
 }

@@ -273,21 +273,29 @@ def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], name: st
     """
     if found == wanted:
         return
-    differing = ", ".join(_differing("", found, wanted))
+    said = ", ".join(differing("", found, wanted))
     raise OutputExists(
-        f"{name} holds another run ({differing}); choose another output folder, or "
+        f"{name} holds another run ({said}); choose another output folder, or "
         "use --overwrite to delete it"
     )
 
 
-def _differing(name: str, there: Any, now: Any) -> Iterator[str]:
-    """Yield what differs, under dotted names, as far down as both sides have names."""
+def differing(name: str, there: Any, now: Any) -> Iterator[str]:
+    """Yield what differs, under dotted names, as far down as both sides have names.
+
+    Parameters
+    ----------
+    name : str
+        Of the two, for their parts; empty at the top.
+    there, now : any
+        Plain JSON values on disk and asked for.
+    """
     if isinstance(there, Mapping) and isinstance(now, Mapping) and there.keys() == now.keys():
         for key in sorted(there):
-            yield from _differing(f"{name}.{key}" if name else key, there[key], now[key])
+            yield from differing(f"{name}.{key}" if name else key, there[key], now[key])
     elif not name and isinstance(there, Mapping) and isinstance(now, Mapping):
         for key in sorted({*there, *now}):
-            yield from _differing(key, there.get(key), now.get(key))
+            yield from differing(key, there.get(key), now.get(key))
     elif there != now:
         yield f"{name or 'identity'}: {_short(there)} there, {_short(now)} now"
 

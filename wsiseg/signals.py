@@ -82,6 +82,34 @@ def ended_by_signals() -> Iterator[Callable[[], bool]]:
             sys.unraisablehook = hook
 
 
+@contextmanager
+def noted_signals() -> Iterator[Callable[[], bool]]:
+    """Only take note of signals, for work that looks now and then whether it should stop.
+
+    What is in the middle of changing something, as the step of a training, can so finish it.  It
+    has `HARD_END_S` to look; after that the process is ended with all below it.
+
+    Yields
+    ------
+    callable
+        Says whether a signal has come.
+    """
+    ends: list[threading.Timer] = []
+
+    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        if not ends:
+            ends.append(_later(HARD_END_S, _end_hard))
+
+    before = {number: signal.signal(number, note) for number in _NUMBERS}
+    try:
+        yield lambda: bool(ends)
+    finally:
+        for end in ends:
+            end.cancel()
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
 class _Ending:
     """What a signal sets off, when there is work in flight."""
 
@@ -122,10 +150,11 @@ class _Ending:
             _thread.interrupt_main(self._number)
 
 
-def _later(seconds: float, call: Callable[[], None]) -> None:
+def _later(seconds: float, call: Callable[[], None]) -> threading.Timer:
     timer = threading.Timer(seconds, call)
     timer.daemon = True
     timer.start()
+    return timer
 
 
 def _is_importing(frame: FrameType | None) -> bool:

@@ -59,6 +59,7 @@ from wsiseg.cli._options import (
 from wsiseg.cli._query import query, stats
 from wsiseg.cli._report import cite, report
 from wsiseg.cli._review import review
+from wsiseg.cli._train import train
 from wsiseg.cli.terminal import (
     PlanTeller,
     print_seams,
@@ -264,6 +265,7 @@ _COMMANDS = {
     "Segment": (segment, status, demo),
     "Look and ask": (stats, query, report, cite),
     "Correct": (classify,),
+    "Make a model": (train,),
     "Go on elsewhere": (export,),
     "Check": (doctor, info, models, seamcheck, evaluate),
 }

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from wsiseg.errors import TrainingFailed
+from wsiseg.errors import Interrupted, TrainingFailed
 from wsiseg.labels.records import LabelSet
 from wsiseg.models.hovernet import HoverNet, to_input
 from wsiseg.training.augment import RIM_PX, make_batch
@@ -111,12 +111,15 @@ def fit(
     folder : Path
         For `checkpoint.pt`.
     on_step : callable
-        Called with a `StepRecord` every `record_steps` steps and after the last.
+        Called with a `StepRecord` every `record_steps` steps and after the last.  May raise
+        `Interrupted`: then a checkpoint of that very step is left.
 
     Raises
     ------
     TrainingFailed
         If the loss is no number; the checkpoint of before stays.
+    OutputNotWritable
+        If the disk is full; the checkpoint of before stays.
     """
     device = torch.device(options.device)
     pixels = place_pixels(sets, device)
@@ -151,7 +154,11 @@ def fit_pixels(
         with torch.backends.cudnn.flags(enabled=True, benchmark=True, benchmark_limit=3):
             losses = _step(network, optimiser, scaler, pixels, draws, options, step)
         averaging.add(min(options.ema_decay, step / (step + 10)))
-        recorder.add(step, losses, [pixels.names[i] for i in draws.image])
+        try:
+            recorder.add(step, losses, [pixels.names[i] for i in draws.image])
+        except Interrupted:
+            save_checkpoint(folder / "checkpoint.pt", state, step)
+            raise
         if step % options.checkpoint_steps == 0 or step == options.steps:
             recorder.report(step)
             save_checkpoint(folder / "checkpoint.pt", state, step)
