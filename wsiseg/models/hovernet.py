@@ -95,15 +95,19 @@ class ConvNormAct(nn.Sequential):
 
 
 class _Doubled(torch.autograd.Function):
-    """Bilinear doubling whose gradient is gathered: torch's own is scattered by atomic additions,
-    which in bfloat16 take a GPU most of a training step."""
+    """Bilinear doubling whose gradient is gathered.
+
+    torch's own is scattered by atomic additions, whose order on a GPU is left to chance.
+    """
 
     @staticmethod
     def forward(_: Any, maps: Tensor) -> Tensor:
+        """Return maps of twice the height and width."""
         return F.interpolate(maps, scale_factor=2.0, mode="bilinear", align_corners=False)
 
     @staticmethod
     def backward(_: Any, gradient: Tensor) -> Tensor:
+        """Return the gradient of the maps."""
         # A pixel reaches four: 1/4, 3/4, 3/4, 1/4, and at the border what would lie outside.
         for axis in (2, 3):
             gradient = _gathered(gradient, axis)
@@ -112,12 +116,14 @@ class _Doubled(torch.autograd.Function):
 
 def _gathered(gradient: Tensor, axis: int) -> Tensor:
     length = gradient.shape[axis]
-    pairs = gradient.unflatten(axis, (length // 2, 2))
-    first, second = pairs.select(axis + 1, 0), pairs.select(axis + 1, 1)
+    even = [slice(None)] * axis + [slice(0, None, 2)]
+    odd = [slice(None)] * axis + [slice(1, None, 2)]
+    first, second = gradient[tuple(even)], gradient[tuple(odd)]
     at_start, at_end = first.narrow(axis, 0, 1), second.narrow(axis, length // 2 - 1, 1)
     before = torch.cat([at_start, second.narrow(axis, 0, length // 2 - 1)], axis)
     after = torch.cat([first.narrow(axis, 1, length // 2 - 1), at_end], axis)
-    return 0.75 * (first + second) + 0.25 * (before + after)
+    gathered: Tensor = 0.75 * (first + second) + 0.25 * (before + after)
+    return gathered
 
 
 def upsample(maps: Tensor) -> Tensor:
