@@ -12,7 +12,6 @@ from measure_false_positives import count_image, summarise
 from shipped_models import TITLES, judged_images
 
 from wsiseg.calibration import Calibration
-from wsiseg.decode import DecodeOptions
 from wsiseg.evaluation.annotated import with_classes
 from wsiseg.evaluation.calibrating import calibrate
 from wsiseg.evaluation.card_figures import card_metrics, card_organs
@@ -30,36 +29,16 @@ from wsiseg.models import MapsModel, ModelFile, Numerics
 from wsiseg.models.device import choose_numerics
 from wsiseg.records import UNKNOWN_CLASS
 from wsiseg.reliability import CalibrationReport
-from wsiseg.training.decode_search import constants_to_try, search_constants
-from wsiseg.training.numbers import nucleus_areas_px
-from wsiseg.training.validation import maps_of
 
 Folds = Sequence[tuple[ModelFile, frozenset[str] | None]]
 """A model, and the patients it is judged on (None: all there are)."""
-_SEARCHED = 3
-"""Every so manieth image is looked at when constants are chosen, and when images are changed."""
+_CHANGED = 3
+"""Every so manieth image of the first network's is changed, to see what that costs."""
 
 
 def numerics_of(model: MapsModel) -> Numerics:
     """Return how a model is computed where it is judged."""
     return choose_numerics(model.card, "auto", None, None)
-
-
-def choose_constants(folds: Folds, sets: Sequence[LabelSet], begin: DecodeOptions) -> DecodeOptions:
-    """Choose the decoder's constants on a third of the images, each by a network that never saw it.
-
-    The other two thirds have no part in it.
-    """
-    judged = []
-    for model, patients in folds:
-        images = [image for _, image in judged_images(sets, patients)][::_SEARCHED]
-        judged += maps_of(model.predictor(numerics_of(model)), images)
-    found = search_constants(judged, constants_to_try(nucleus_areas_px(sets)), begin)
-    print(
-        f"constants of {found.n_tried} tried: mean PQ {found.mean_pq_before:.4f} to "
-        f"{found.mean_pq:.4f}: {found.decode}"
-    )
-    return found.decode
 
 
 def judge(folds: Folds, sets: Sequence[LabelSet], class_names: Sequence[str]) -> dict[str, Any]:
@@ -87,7 +66,7 @@ def judge(folds: Folds, sets: Sequence[LabelSet], class_names: Sequence[str]) ->
     cross = folds[0][1] is not None
     how = (
         f"{len(folds)} networks of the same recipe, trained for fewer steps, each on the patients "
-        "it was not trained on; the decoder's constants were chosen on every third image"
+        "it was not trained on; the decoder's constants are those of nuclei-40x-v0"
         if cross
         else "this network, on images of other sets than those it was trained on"
     )
@@ -123,7 +102,7 @@ def calibration_of(
 def perturbations_of(folds: Folds, sets: Sequence[LabelSet]) -> list[dict[str, Any]]:
     """Return how panoptic quality falls on changed images, of the first network's patients."""
     model, patients = folds[0]
-    images = [image for _, image in judged_images(sets, patients)][::_SEARCHED]
+    images = [image for _, image in judged_images(sets, patients)][::_CHANGED]
     small = [
         replace(
             image,

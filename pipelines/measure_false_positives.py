@@ -139,6 +139,8 @@ def summarise(
 
 def rates(images: list[dict[str, Any]], key: str, class_names: tuple[str, ...]) -> dict[str, float]:
     """Return counts over area of each class, and of all."""
+    if not images:
+        return {}
     total: Counter[str] = sum((image[key] for image in images), Counter())
     mm2 = sum(image["mm2"] for image in images)
     per_class = {name: round(total[name] / mm2, 1) for name in class_names}

@@ -42,9 +42,9 @@ def test_of_two_as_near_the_finer_is_chosen() -> None:
         assert choose_model(middle, [finer, coarser]) is finer
 
 
-def test_of_two_as_fine_the_first_by_name_is_chosen() -> None:
+def test_of_two_as_fine_the_first_is_chosen() -> None:
     cards = [Card("nuclei-v1", 0.25), Card("nuclei-v0", 0.25)]
-    assert choose_model(0.3, cards).name == "nuclei-v0"
+    assert choose_model(0.3, cards).name == "nuclei-v1"
     assert choose_model(0.3, cards[::-1]).name == "nuclei-v0"
 
 

@@ -60,7 +60,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tifffile.TiffWriter(here / "scenes.ome.tif", ome=True) as tiff:
         for _ in range(2):
             tiff.write(RGB, **TILED)
-    write_ome_pyramid(here / "coarse.ome.tif", RGB, mpp=1.0)
+    write_ome_pyramid(here / "coarse.ome.tif", RGB, mpp=2.0)
     return here
 
 

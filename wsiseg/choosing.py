@@ -43,7 +43,7 @@ def choose_model(mpp: float, cards: Sequence[Card]) -> Card:
     -------
     ModelCard
         The one whose µm per pixel differs from the slide's by the smallest factor; of two
-        as near the finer one, of two as fine the first by name.
+        as near the finer one, of two as fine the first of those given.
 
     Raises
     ------
@@ -59,4 +59,4 @@ def choose_model(mpp: float, cards: Sequence[Card]) -> Card:
     distance = {card.name: abs(math.log(card.mpp / mpp)) for card in cards}
     nearest = min(distance.values())
     near = [card for card in cards if distance[card.name] - nearest < _SAME]
-    return min(near, key=lambda card: (card.mpp, card.name))
+    return min(near, key=lambda card: card.mpp)

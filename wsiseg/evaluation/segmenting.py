@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,11 +70,10 @@ def segment_image(
             plan = plan_run(slide, model, numerics, options)
             folder = run_directory(Path(temporary), slide.info.name)
             result = segment_planned(plan, folder, RunHere(), formats=())
-        return _drawn(result, rgb.shape[:2])
+        return _drawn(result, model.card.class_names, rgb.shape[:2])
 
 
-def _drawn(result: Result, shape: tuple[int, ...]) -> FoundNuclei:
-    names = result.class_names
+def _drawn(result: Result, names: Sequence[str], shape: tuple[int, ...]) -> FoundNuclei:
     features = [f"prob_{name}" for name in names]
     cells = result.cells(columns=["class_name", "nucleus_prob", "geometry", *features])
     places = {name: index for index, name in enumerate(names)}

@@ -36,7 +36,7 @@ Predictor = Callable[[NDArray[np.uint8]], Sequence[Maps]]
 """From (n, h, w, 3) uint8 blocks to the maps of each; h and w are multiples of 32."""
 
 _SHIPPED = Path(__file__).parent / "weights"
-DEFAULT_MODEL = "nuclei-40x-v0"
+DEFAULT_MODEL = "nuclei-40x-v1"
 """What `segment` uses unless told otherwise."""
 
 
@@ -99,8 +99,10 @@ def check_weights(model: ModelFile) -> None:
 
 
 def list_models() -> list[ModelCard]:
-    """Return the cards of the shipped models, by name."""
-    return [_read_folder(path.parent).card for path in sorted(_SHIPPED.glob("*/card.json"))]
+    """Return the cards of the shipped models: the default one, then the others by name."""
+    folders = sorted(path.parent for path in _SHIPPED.glob("*/card.json"))
+    first = sorted(folders, key=lambda folder: folder.name != DEFAULT_MODEL)
+    return [_read_folder(folder).card for folder in first]
 
 
 def load_model(model: str | Path | MapsModel = DEFAULT_MODEL) -> MapsModel:

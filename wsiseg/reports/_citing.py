@@ -265,16 +265,7 @@ def _limits(results: Sequence[Result], mark: _Marks) -> Iterator[str]:
     result = results[0]
     about = _card(result).get("about") or {}
     yield "Limits: the segmentation is automatic and, unless said otherwise, was not corrected."
-    metrics = (about.get("metrics") or {}).get("mean_over_images") or {}
-    told = [
-        f"{name}: PQ {one['pq']:.2f}, Dice {one['dice']:.2f} (mean of {one['images']} images)"
-        for name, one in metrics.items()
-        if isinstance(one, Mapping) and {"pq", "dice", "images"} <= one.keys()
-    ]
-    if told:
-        yield f"On images held back from training the model reached {'; '.join(told)}" + (
-            f"{mark[PANOPTIC]}."
-        )
+    yield from _quality(about.get("metrics") or {}, mark)
     if (valid := about.get("classes_valid_on")) and result.version is None:
         yield f"Classes are valid on: {valid}".rstrip(".") + "."
     failures = [
@@ -284,6 +275,30 @@ def _limits(results: Sequence[Result], mark: _Marks) -> Iterator[str]:
         yield f"Known failures: {'; '.join(failures)}."
     yield from _warned(results)
     yield "For research use only; not for use in diagnostic procedures."
+
+
+def _quality(metrics: Mapping[str, Any], mark: _Marks) -> Iterator[str]:
+    """Yield how good the model is, on images that it or its like never saw."""
+    sets = metrics.get("sets") or {}
+    told = [
+        f"{name}: PQ {_number(one['pq']):.2f}, Dice {_number(one['dice']):.2f} (mean of "
+        f"{one['images']} images)"
+        for name, one in (sets or metrics.get("mean_over_images") or {}).items()
+        if isinstance(one, Mapping) and {"pq", "dice", "images"} <= one.keys()
+    ]
+    if not told:
+        return
+    who = (
+        f"{metrics.get('how')}: "
+        if sets
+        else "On images held back from training the model reached "
+    )
+    yield f"{who[0].upper()}{who[1:]}{'; '.join(told)}{mark[PANOPTIC]}."
+
+
+def _number(estimate: Any) -> float:
+    """Return an estimate's value; the first cards have numbers alone."""
+    return float(estimate["value"] if isinstance(estimate, Mapping) else estimate)
 
 
 def _warned(results: Sequence[Result]) -> Iterator[str]:
