@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from training_images import (
 
 from wsiseg.errors import Interrupted, MissingDependency, TrainingFailed
 from wsiseg.models.hovernet import HoverNet, NetworkSpec, RawMaps
+from wsiseg.training.augment import make_batch
 from wsiseg.training.draws import draw_crops
 from wsiseg.training.fit import Precision, StepRecord, TrainOptions, fit
 from wsiseg.training.imagenet import load_encoder_weights
@@ -71,30 +72,42 @@ def saved_step(folder: Path) -> int:
 # Going on
 
 
-@pytest.mark.parametrize(("interrupted_at", "seed"), [(2, 3), (3, 99), (4, 99)])
+@dataclass(frozen=True)
+class Trained:
+    network: HoverNet
+    averaged: HoverNet
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    torch.set_num_threads(1)
+    network, folder = new_network(), tmp_path_factory.mktemp("undisturbed")
+    return Trained(network, fit(network, SETS, OPTIONS, folder), folder)
+
+
+@pytest.mark.parametrize(("interrupted_at", "seed"), [(2, 3), (4, 99)])
 def test_a_run_cut_off_continues_to_the_same_bits(
-    tmp_path: Path, interrupted_at: int, seed: int
+    undisturbed: Trained, tmp_path: Path, interrupted_at: int, seed: int
 ) -> None:
     """With a checkpoint, what the network held before makes no difference."""
-    undisturbed = new_network()
-    wanted = fit(undisturbed, SETS, OPTIONS, tmp_path / "undisturbed")
     halted = new_network()
     stop_at_call(halted, interrupted_at)
     with pytest.raises(Stop):
-        fit(halted, SETS, OPTIONS, tmp_path / "halted")
+        fit(halted, SETS, OPTIONS, tmp_path)
     continued = new_network(seed)
-    found = fit(continued, SETS, OPTIONS, tmp_path / "halted")
-    assert_same_weights(found, wanted)
-    assert_same_weights(continued, undisturbed)
+    found = fit(continued, SETS, OPTIONS, tmp_path)
+    assert_same_weights(found, undisturbed.averaged)
+    assert_same_weights(continued, undisturbed.network)
 
 
 @pytest.mark.parametrize(
-    ("record_steps", "checkpoint_steps", "stop_at", "steps"),
-    [(1, 100, 3, 4), (100, 3, 3, 4), (3, 100, 4, 4), (100, 100, 4, 4)],
-    ids=["at a record", "at a checkpoint", "at the end", "at the only record"],
+    ("record_steps", "checkpoint_steps", "stop_at"),
+    [(1, 100, 3), (100, 3, 3), (3, 100, 4)],
+    ids=["at a record", "at a checkpoint", "at the end"],
 )
 def test_whoever_reads_the_records_may_stop_the_run(
-    tmp_path: Path, record_steps: int, checkpoint_steps: int, stop_at: int, steps: int
+    undisturbed: Trained, tmp_path: Path, record_steps: int, checkpoint_steps: int, stop_at: int
 ) -> None:
     """A checkpoint of that very step is left, and nothing is trained twice."""
 
@@ -102,25 +115,21 @@ def test_whoever_reads_the_records_may_stop_the_run(
         if record.step == stop_at:
             raise Interrupted("stopped")
 
-    options = replace(
-        OPTIONS, steps=steps, record_steps=record_steps, checkpoint_steps=checkpoint_steps
-    )
+    options = replace(OPTIONS, record_steps=record_steps, checkpoint_steps=checkpoint_steps)
     with pytest.raises(Interrupted):
-        fit(new_network(), SETS, options, tmp_path / "halted", on_step=stop)
-    assert saved_step(tmp_path / "halted") == stop_at
+        fit(new_network(), SETS, options, tmp_path, on_step=stop)
+    assert saved_step(tmp_path) == stop_at
     continued = new_network(99)
-    records = records_of(continued, options, tmp_path / "halted")
-    assert [record.step for record in records] == list(range(stop_at + 1, steps + 1))
-    undisturbed = new_network()
-    fit(undisturbed, SETS, options, tmp_path / "undisturbed")
-    assert_same_weights(continued, undisturbed)
+    records = records_of(continued, options, tmp_path)
+    assert [record.step for record in records] == list(range(stop_at + 1, 5))
+    assert_same_weights(continued, undisturbed.network)
 
 
-def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
-    wanted = fit(new_network(), SETS, OPTIONS, tmp_path)
+def test_a_finished_run_is_not_trained_again(undisturbed: Trained) -> None:
     again = new_network(99)
     stop_at_call(again, 1)
-    assert_same_weights(fit(again, SETS, OPTIONS, tmp_path), wanted)
+    found = fit(again, SETS, OPTIONS, undisturbed.folder)
+    assert_same_weights(found, undisturbed.averaged)
 
 
 # Learning
@@ -175,7 +184,7 @@ def test_ignored_pixels_teach_nothing(tmp_path: Path) -> None:
         instances=np.where(ignored, 0, image.instances),
         classes=np.where(ignored, 1, image.classes).astype(np.uint8),
     )
-    options = replace(OPTIONS, augment=replace(PLAIN, crop_px=64))
+    options = replace(OPTIONS, steps=2, augment=replace(PLAIN, crop_px=64))
     networks = [new_network() for _ in range(3)]
     for i, (network, of) in enumerate(zip(networks, (hidden, lies, image), strict=True)):
         fit(network, [set_of(of)], options, tmp_path / str(i))
@@ -258,7 +267,7 @@ def test_a_loss_that_is_no_number_names_its_step_and_images(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_short_numbers_train_much_like_long_ones(tmp_path: Path, precision: Precision) -> None:
-    options = replace(OPTIONS, steps=3)
+    options = replace(OPTIONS, steps=2)
     long = records_of(new_network(), options, tmp_path / "long")
     network = new_network()
     short = records_of(network, replace(options, precision=precision), tmp_path / "short")
@@ -292,8 +301,6 @@ def test_a_gpu_trains_as_a_cpu_does(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")
 def test_a_gpu_cuts_the_crops_that_a_cpu_does() -> None:
-    from wsiseg.training.augment import make_batch
-
     options = OPTIONS.augment
     here, there = (place_pixels(SETS, torch.device(name)) for name in ("cpu", "cuda"))
     draws = draw_crops(here, options, 8, 0, 1)

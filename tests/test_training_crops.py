@@ -69,7 +69,7 @@ def slow_places(draws: Draws, i: int, side_px: int) -> NDArray[np.float64]:
     return places
 
 
-@pytest.mark.parametrize("side_px", [40, 200])
+@pytest.mark.parametrize("side_px", [24, 200])
 def test_crops_equal_their_slow_twin(side_px: int) -> None:
     """Scaled and turned, from images larger and smaller than a crop, one partly ignored."""
     rows, cols = np.mgrid[:side_px, : side_px + 9]
@@ -78,18 +78,18 @@ def test_crops_equal_their_slow_twin(side_px: int) -> None:
         replace(numbered_pixels(side_px, side_px + 9), ignored=ignored),
         numbered_pixels(side_px + 3, side_px),
     ]
-    options = replace(PLAIN, crop_px=64, scale_share=1, turn_share=1)
+    options = replace(PLAIN, crop_px=32, scale_share=1, turn_share=1)
     pixels = pixels_of(*images)
     draws = draw_crops(pixels, options, 4, 5, 1)
-    batch = make_batch(pixels, draws, 64)
+    batch = make_batch(pixels, draws, 32)
     assert set(draws.image) == {0, 1}
     for i, image in enumerate(images[k] for k in draws.image):
-        places = slow_places(draws, i, 64)
+        places = slow_places(draws, i, 32)
         for channel in range(3):
             colour = image.rgb[..., channel].astype(np.float64)
             wanted = map_coordinates(colour, places - 0.5, order=1, mode="reflect")
             assert np.abs(batch.rgb[i, channel].numpy() - wanted).max() < 0.51
-        labels, known = slow_labels(image, slow_places(draws, i, 64 + 2 * RIM_PX))
+        labels, known = slow_labels(image, slow_places(draws, i, 32 + 2 * RIM_PX))
         assert np.array_equal(batch.instances[i].numpy(), labels)
         assert np.array_equal(batch.known[i].numpy(), known[INNER, INNER])
     assert not batch.known.all()

@@ -52,7 +52,7 @@ def assert_good_targets(images: Labels) -> None:
 @given(
     arrays(np.int32, array_shapes(min_dims=3, max_dims=3, max_side=12), elements=st.integers(0, 4))
 )
-@settings(deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_targets_equal_their_slow_twin(images: Labels) -> None:
     assert_good_targets(images)
 
