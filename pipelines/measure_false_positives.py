@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from train_default import LABELS
+from shipped_models import LABELS
 
 import wsiseg
 from wsiseg.evaluation.annotated import with_classes
@@ -32,7 +32,7 @@ from wsiseg.evaluation.detection import detect
 from wsiseg.evaluation.records import labelled_instances
 from wsiseg.labels.reading import read_label_sets
 from wsiseg.labels.records import LabelledImage
-from wsiseg.models import DEFAULT_MODEL, load_model
+from wsiseg.models import DEFAULT_MODEL, MapsModel, load_model
 from wsiseg.models.card import ModelCard
 from wsiseg.records import UNKNOWN_CLASS
 from wsiseg.rundir import write_json
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def count_image(
-    model: str, card: ModelCard, image: LabelledImage, class_names: tuple[str, ...]
+    model: str | MapsModel, card: ModelCard, image: LabelledImage, class_names: tuple[str, ...]
 ) -> dict[str, Any]:
     """Segment one image, and count what its annotations do not hold."""
     with tempfile.TemporaryDirectory() as temporary:
