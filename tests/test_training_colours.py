@@ -11,12 +11,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
-from training_images import PLAIN, discs, pixels_of
+from training_images import CPU, PLAIN, discs, pixels_of
 
 from wsiseg.labels.records import LabelledImage
 from wsiseg.testing.painted import paint_nuclei
+from wsiseg.training import augment
 from wsiseg.training.augment import compress, make_batch, sharpen, shift_brightness, shift_colours
 from wsiseg.training.draws import Draws, draw_crops
 from wsiseg.training.stains import STAINS, UNMIX, stain_statistics
@@ -60,6 +62,20 @@ def test_compression_loses_what_jpeg_loses(quality: int) -> None:
         assert off < 0.7 * np.abs(found - packed_by_pillow(rgb, other)).mean()
     lost_here = np.abs(found - rgb).mean()
     assert lost_here == pytest.approx(lost, rel=0.1)
+
+
+@pytest.mark.parametrize(("quality", "tolerance"), [(50, 0), (80, 1), (95, 1)])
+def test_steps_are_those_of_pillows_jpeg(quality: int, tolerance: int) -> None:
+    """Halves go up there, and to the even number here."""
+    file = io.BytesIO()
+    Image.fromarray(tissue()).save(file, "JPEG", quality=quality)
+    with Image.open(file) as image:
+        assert isinstance(image, JpegImageFile)
+        steps = image.quantization
+    scale = torch.tensor([(200 - 2 * quality) / 100])
+    for number, at_50 in enumerate((augment._luma(), augment._chroma())):
+        found = augment._table(at_50, scale, CPU).flatten().numpy()
+        assert np.abs(found - np.array(steps[number])).max() <= tolerance
 
 
 def test_each_picture_of_a_batch_has_its_quality() -> None:
