@@ -154,13 +154,15 @@ def fit_pixels(
         with torch.backends.cudnn.flags(enabled=True, benchmark=True, benchmark_limit=3):
             losses = _step(network, optimiser, scaler, pixels, draws, options, step)
         averaging.add(min(options.ema_decay, step / (step + 10)))
+        due = step % options.checkpoint_steps == 0 or step == options.steps
         try:
             recorder.add(step, losses, [pixels.names[i] for i in draws.image])
+            if due:
+                recorder.report(step)
         except Interrupted:
             save_checkpoint(folder / "checkpoint.pt", state, step)
             raise
-        if step % options.checkpoint_steps == 0 or step == options.steps:
-            recorder.report(step)
+        if due:
             save_checkpoint(folder / "checkpoint.pt", state, step)
     return averaged.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload, no-any-return]
 
