@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +65,9 @@ def tally_pair(pair: ScoredPair, n_classes: int, options: EvaluateOptions) -> Ta
     # Where nothing is annotated, whatever was found is false in its class too.
     classed = truth.n == 0 or bool((truth.classes != UNKNOWN_CLASS).any())
     tally |= {"classed_images": float(classed), "classed_mm2": mm2 * classed}
-    centres = centroids_um(found)
+    # What was found may say another µm per pixel, by as little as is let through: far from the
+    # corner that alone would part centroids of the same pixels.
+    centres = centroids_um(replace(found, mpp=truth.mpp))
     seen = detect(centres, found.classes, truth, options.radius_um)
     tally |= {
         "paired": len(seen.pairs),
