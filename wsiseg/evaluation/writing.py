@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,7 +26,18 @@ _DRAWN = 3
 
 
 def check_files(folder: Path) -> None:
-    """Raise OutputNotWritable if a file is in the way that is not of an evaluation."""
+    """Raise OutputNotWritable if files cannot be written, or one is there of something else.
+
+    So that this is known before hours of work, the folder is made here.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputNotWritable(
+            f"cannot write to the folder {folder} ({error.strerror}); name another one with --to"
+        ) from error
     check_replaceable(folder / HTML)
     ours = {JSON: _is_our_json, CSV: _is_our_csv}
     for name, is_ours in ours.items():
@@ -66,19 +78,13 @@ def write_files(
     pictures : mapping of str to ndarray
         Each image's picture, (h, w, 3) uint8.
     folder : Path
-        Made if need be.
+        As `check_files` left it.
 
     Raises
     ------
     OutputNotWritable
         If the disk is full or the folder read-only.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputNotWritable(
-            f"cannot make the folder {folder} ({error.strerror}); name another one with --to"
-        ) from error
     page = evaluation_page(evaluation, _extremes(evaluation, pairs, pictures))
     write_atomically(folder / JSON, json_bytes(evaluation.to_json()))
     write_atomically(folder / CSV, evaluation.to_csv().encode("utf-8"))
