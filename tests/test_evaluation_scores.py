@@ -219,6 +219,18 @@ def test_hand_worked_classes():
     assert close(got.figures["f1_centroid"].pooled.value, 2 / 3)
 
 
+def test_matches_of_unknown_class_are_in_no_count_of_a_class():
+    labels = np.zeros((9, 40), np.int32)
+    for k in range(4):
+        labels[2:6, 8 * k + 1 : 8 * k + 5] = k + 1
+    known = np.array([0, 0, UNKNOWN_CLASS, UNKNOWN_CLASS], np.uint8)
+    truth = InstanceImage(labels, known, MPP)
+    found = InstanceImage(labels, np.zeros(4, np.uint8), MPP)
+    got = score_images([ScoredPair("a", "a", truth, found)], ("A",), OPTIONS).classes["A"]
+    assert got["pq"].pooled.value == got["f1"].pooled.value == 1
+    assert got["count_error"].pooled.value == 0
+
+
 def test_hand_worked_outlines():
     """A square of 4 px and one moved by 1 px: sides have 3 straight elements, corners √½."""
     truth, found = np.zeros((2, 12, 12), np.int32)

@@ -197,14 +197,15 @@ def _class_sums(
     ours, theirs = truth.classes[pairs[:, 0]], found.classes[pairs[:, 1]]
     same = (ours == k) & (theirs == k)
     n_truth, n_found = int((truth.classes == k).sum()), int((found.classes == k).sum())
+    # Whether the class is right is not known there, so it is neither right nor wrong.
+    unknown = int(((ours == UNKNOWN_CLASS) & (theirs == k)).sum())
     return {
         "n_truth": n_truth,
         "n_found": n_found,
         "tp": int(same.sum()),
         "iou": float(iou[same].sum()),
-        # Whether the class is right is not known there, so it is neither right nor wrong.
-        "unknown": int(((ours == UNKNOWN_CLASS) & (theirs == k)).sum()),
-        **_count_sums(n_truth, n_found),
+        "unknown": unknown,
+        **_count_sums(n_truth, n_found - unknown),
     }
 
 
