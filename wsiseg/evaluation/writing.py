@@ -26,18 +26,7 @@ _DRAWN = 3
 
 
 def check_files(folder: Path) -> None:
-    """Raise OutputNotWritable if files cannot be written, or one is there of something else.
-
-    So that this is known before hours of work, the folder is made here.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputNotWritable(
-            f"cannot write to the folder {folder} ({error.strerror}); name another one with --to"
-        ) from error
+    """Raise OutputNotWritable if a file is in the way that is not of an evaluation."""
     check_replaceable(folder / HTML)
     ours = {JSON: _is_our_json, CSV: _is_our_csv}
     for name, is_ours in ours.items():
@@ -51,6 +40,24 @@ def check_files(folder: Path) -> None:
             f"{path} is there and of no evaluation by wsiseg; move it, or name another folder "
             "with --to"
         )
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of the files, before hours of work that they are to hold.
+
+    Raises
+    ------
+    OutputNotWritable
+        If nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputNotWritable(
+            f"cannot write to the folder {folder} ({error.strerror}); name another one with --to"
+        ) from error
 
 
 def _is_our_json(content: bytes) -> bool:
@@ -78,7 +85,7 @@ def write_files(
     pictures : mapping of str to ndarray
         Each image's picture, (h, w, 3) uint8.
     folder : Path
-        As `check_files` left it.
+        As `make_folder` made it.
 
     Raises
     ------
