@@ -271,6 +271,10 @@ def test_label_images_alone_can_be_judged(truth: Path, moved: Path, tmp_path: Pa
     assert "arrays has no classes that the truth knows: none is scored" in found.notes
     (bare / "types" / f"{NAMES[0]}.png").unlink()
     assert "the classes of all images" in refusal(bare, truth, OPTIONS)
+    numbers = np.arange(SIDE_PX**2, dtype=np.uint16).reshape(SIDE_PX, SIDE_PX) % 300
+    for name in NAMES:
+        Image.fromarray(numbers).save(bare / "types" / f"{name}.png")
+    assert "holds 299 values; one for each class" in refusal(bare, truth, OPTIONS)
     np.save(arrays / f"{NAMES[0]}.npy", labels / 3)
     assert NAMES[0] in refusal(arrays, truth, OPTIONS)
 
@@ -308,6 +312,8 @@ def test_images_without_a_partner_are_named(truth: Path, tmp_path: Path) -> None
     assert "3 of TRUTH have no partner in other (TCGA-AA-0001-b, TCGA-AA-0002" in said
     assert "1 of other have no partner in TRUTH (another)" in said
     assert "TRUTH2" in refusal(truth, truth, OPTIONS, second_reader=other)
+    said = refusal("nuclei-40x-v", truth, OPTIONS)
+    assert "nuclei-40x-v does not exist, nor is it a shipped model (nuclei-40x-v0" in said
 
 
 def test_sizes_that_differ_are_named(truth: Path, tmp_path: Path) -> None:
@@ -334,6 +340,24 @@ def test_mpp_that_differs_is_refused(truth: Path, tmp_path: Path) -> None:
     sets = [read_label_sets([truth], LabelOptions(mpp=m, class_of=CLASSES)) for m in (0.25, 0.5)]
     assert "the truth has 0.5 µm per pixel, PRED 0.25" in refusal(*sets)
     wsiseg.evaluate(sets[0], sets[0])
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_the_work(
+    truth: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    said: list[str] = []
+    options = replace(OPTIONS, class_of=CLASSES)
+    for folder in (tmp_path / "file", tmp_path / "file" / "scores"):
+        assert "name another one with --to" in refusal(
+            truth, truth, options, to=folder, progress=lambda *one: said.append(one[0])
+        )
+    assert not said
+
+
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(wsiseg.WsisegError, match="seed is -1; 0 or more"):
+        EvaluateOptions(seed=-1)
 
 
 def test_files_of_others_are_left_alone(truth: Path, judged: Path, tmp_path: Path) -> None:

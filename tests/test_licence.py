@@ -51,6 +51,8 @@ def licensed(name: str, licence: str, mpp: float = 0.25) -> ModelCard:
         ("CC-BY-NC-4.0 AND (CC0-1.0 OR MIT)", False, False),
         ("Apache-2.0 WITH LLVM-exception", True, True),
         ("GPL-3.0-only WITH Classpath-exception-2.0 AND MIT", True, False),
+        ("MIT WITH Commons-Clause", False, False),
+        ("(" * 5000 + "MIT" + ")" * 5000, False, False),
         # Not SPDX: nothing is sure.
         ("MIT MIT", False, False),
         ("MIT OR", False, False),
@@ -70,6 +72,7 @@ def test_what_expressions_permit(expression: str, commercial: bool, permissive: 
 def test_identifiers_can_be_required() -> None:
     assert permits("CC0-1.0", "CC0-1.0,MIT")
     assert permits("cc0-1.0 AND MIT", "MIT, cc0-1.0")
+    assert permits("CC0-1.0", "Commercial")
     assert not permits("Apache-2.0", "CC0-1.0,MIT")
     assert permits("LicenseRef-ours OR CC-BY-NC-4.0", "LicenseRef-ours")
     for wrong in ("", "MIT OR CC0-1.0", "MIT,,CC0-1.0", "free of charge"):

@@ -16,7 +16,7 @@ import wsiseg
 from wsiseg.calibration import Calibration
 from wsiseg.cli import app
 from wsiseg.errors import UnknownName, UsageError
-from wsiseg.models import ModelCard, list_models
+from wsiseg.models import ModelCard, ModelFile, list_models, load_model
 from wsiseg.models.cost import kmac_per_px
 from wsiseg.models.description import describe_model, headline, model_rows
 from wsiseg.testing.models import LocalNetwork
@@ -188,3 +188,18 @@ def test_cost_does_not_hang_on_the_block() -> None:
     assert kmac_per_px(network, 32) == kmac_per_px(network, 96)
     with pytest.raises(UsageError, match="no convolution"):
         kmac_per_px(nn.ReLU())
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"perturbation": 3},
+        {"organs": {"rows": None}},
+        {"calibration": {"class_prob": {"before": {"expected_calibration_error": "?"}}}},
+    ],
+)
+def test_odd_entries_are_no_reason_to_say_nothing(about: dict[str, object]) -> None:
+    shipped = load_model("nuclei-40x-v0")
+    assert isinstance(shipped, ModelFile)
+    ours = replace(shipped, card=replace(shipped.card, about=about))
+    assert "not measured" in describe_model(ours)

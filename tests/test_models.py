@@ -124,6 +124,8 @@ def test_a_missing_field_is_named(name: str) -> None:
         {"mpp": "0.25"},
         {"core_px": "512"},
         {"nuclear_area_um2": 3},
+        {"licence": None},
+        {"calibration": []},
     ],
 )
 def test_a_field_of_another_kind_is_refused(changed: dict[str, Any]) -> None:

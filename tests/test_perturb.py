@@ -10,6 +10,7 @@ import shapely
 from numpy.typing import NDArray
 
 from wsiseg.errors import UsageError
+from wsiseg.evaluation.found import paint_outline
 from wsiseg.evaluation.metrics import panoptic_quality
 from wsiseg.evaluation.perturb import (
     PERTURBATIONS,
@@ -220,3 +221,23 @@ def test_outlines_are_drawn_at_the_middles_of_pixels() -> None:
     assert np.array_equal(labels, slow_drawing(outlines, (12, 15)))
     assert set(np.unique(labels)) == {0, 1, 2, 3, 5}
     assert not draw_outlines(np.empty(0, object), (3, 4)).any()
+
+
+def test_outlines_are_drawn_as_runs_are_painted() -> None:
+    # At another scale than the model's, ends lie on the middles of pixels.
+    boxes = shapely.box([0.5, 4.5, 2.5], [0.5, 0.5, 4.5], [4.5, 8.5, 6.5], [4.5, 4.5, 8.5])
+    labels = draw_outlines(boxes, (10, 10))
+    painted = np.zeros((10, 10), np.int32)
+    for label, outline in enumerate(boxes, 1):
+        paint_outline(painted, outline, label)
+    assert np.array_equal(labels, painted)
+    assert [int((labels == k).sum()) for k in (1, 2, 3)] == [16, 16, 16]
+
+
+@pytest.mark.parametrize(
+    ("kind", "strength"),
+    [("jpeg", 0), ("jpeg", 101), ("blur", -1), ("mpp", -100), ("brightness", float("nan"))],
+)
+def test_strengths_that_mean_nothing_are_refused(kind: str, strength: float) -> None:
+    with pytest.raises(UsageError, match=f"{kind} of .* is needed"):
+        PerturbOptions({kind: (strength,)})

@@ -210,7 +210,7 @@ def test_a_run_is_of_its_augmentation(tmp_path: Path) -> None:
     assert ours.run["numerics"]["tta"] == "flips+turns"
     assert json.loads((ours.path / "run.json").read_text())["identity"]["numerics"]["tta"]
     assert segment("turned", "flips+turns").path == ours.path
-    with pytest.raises(wsiseg.WsisegError, match="numerics"):
+    with pytest.raises(wsiseg.WsisegError, match=r"numerics.tta: flips\+turns there, none now"):
         segment("turned", "none")
     # The stand-in's darkness has no direction, its distances are rounded down.
     assert abs(ours.summary()["total"]["n"] - plain.summary()["total"]["n"]) <= 3

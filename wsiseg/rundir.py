@@ -283,6 +283,8 @@ def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], name: st
 def differing(name: str, there: Any, now: Any) -> Iterator[str]:
     """Yield what differs, under dotted names, as far down as both sides have names.
 
+    What stands on one side alone, where that has all the other has, is `none` on the other.
+
     Parameters
     ----------
     name : str
@@ -296,8 +298,16 @@ def differing(name: str, there: Any, now: Any) -> Iterator[str]:
     elif not name and isinstance(there, Mapping) and isinstance(now, Mapping):
         for key in sorted({*there, *now}):
             yield from differing(key, there.get(key), now.get(key))
+    elif isinstance(there, Mapping) and isinstance(now, Mapping) and _is_longer(there, now):
+        for key in sorted({*there, *now}):
+            yield from differing(f"{name}.{key}", there.get(key, "none"), now.get(key, "none"))
     elif there != now:
         yield f"{name or 'identity'}: {_short(there)} there, {_short(now)} now"
+
+
+def _is_longer(there: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Return whether one side, which is not empty, has all names of the other and more."""
+    return bool(there and now) and (there.keys() < now.keys() or there.keys() > now.keys())
 
 
 def _short(value: Any) -> str:

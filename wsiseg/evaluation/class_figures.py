@@ -33,7 +33,8 @@ def class_figures_of(radius_um: float) -> tuple[Figure, ...]:
             f"{radius_um:g} µm) TP have the class on both sides, FP only as found, FN only as "
             "annotated; FP_d and FN_d are found and annotated nuclei of the class without a "
             "partner. (The published formula's TN is 0 where a pair has the class on one side "
-            "at least, as in its authors' code.) Partners of unknown class are left out.",
+            "at least, as in its authors' code.) Found nuclei whose partner is of unknown class "
+            "are left out.",
             GRAHAM,
             "",
             class_f1,
@@ -73,7 +74,8 @@ def class_figures_of(radius_um: float) -> tuple[Figure, ...]:
         Figure(
             "count_error",
             "Count error of an image",
-            "Mean of found − annotated nuclei of this class over images with classes.",
+            "Mean of found − annotated nuclei of this class over images with classes; found nuclei "
+            "that match one of unknown class are left out.",
             BLAND,
             "nuclei",
             lambda s: ratio(s["count_d"], s["images"]),

@@ -67,13 +67,23 @@ def paint_result(
         polygons = shapely.from_wkb(batch["geometry"].to_numpy(zero_copy_only=False))
         names = batch["class_name"].to_pylist()
         for polygon, name in zip(polygons, names, strict=True):
-            if _paint(labels, polygon, len(classes) + 1):
+            if paint_outline(labels, polygon, len(classes) + 1):
                 classes.append(UNKNOWN_CLASS if name is None else index[name])
     return InstanceImage(labels, np.array(classes, np.uint8), result.mpp)
 
 
-def _paint(labels: NDArray[np.int32], polygon: shapely.Geometry, label: int) -> bool:
-    """Paint an outline where nothing is painted yet; say whether there was any pixel."""
+def paint_outline(labels: NDArray[np.int32], polygon: shapely.Geometry, label: int) -> bool:
+    """Paint an outline where nothing is painted yet; say whether there was any pixel.
+
+    Parameters
+    ----------
+    labels : ndarray, (h, w), int32
+        Changed in place.
+    polygon : shapely Polygon or MultiPolygon
+        In pixels, (0, 0) the image's corner.
+    label : int
+        Of its pixels: those whose middle is inside.
+    """
     height, width = labels.shape
     painted = False
     for part in shapely.get_parts(polygon):

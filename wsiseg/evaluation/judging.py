@@ -36,7 +36,7 @@ from wsiseg.evaluation.records import (
     labelled_instances,
 )
 from wsiseg.evaluation.scoring import Scores, score_images
-from wsiseg.evaluation.writing import check_files, write_files
+from wsiseg.evaluation.writing import check_files, make_folder, write_files
 from wsiseg.labels.records import LabelSets
 from wsiseg.models import MapsModel, list_models, load_model
 from wsiseg.plan import PlanOptions
@@ -138,6 +138,8 @@ def evaluate(
     check_names(ours.images, judged.names, judged.said, "TRUTH")
     check_classes(judged.said, judged.class_names, ours.class_names, class_of)
     other = None if second_reader is None else _second(second_reader, ours, options)
+    if to is not None:
+        make_folder(Path(to))
     pairs = []
     stage = "segmenting" if judged.kind == "model" else "reading"
     for i, (name, image) in enumerate(ours.images.items()):
@@ -191,6 +193,11 @@ def _judged(pred: Given | MapsModel, truth: Reader, options: EvaluateOptions) ->
         files = label_images_in(Path(pred))
         if files is not None:
             return _of_label_images(files, Path(pred))
+        if not Path(pred).exists():
+            raise UsageError(
+                f"{pred} does not exist, nor is it a shipped model ({', '.join(sorted(shipped))}); "
+                "give labels, runs (a run, a folder, a glob), or a model's name or folder"
+            )
     reader = read_labels(pred, "PRED", options)
     return _Judged(
         said=reader.said,

@@ -60,11 +60,24 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def class_values(files: LabelImages) -> tuple[str, ...]:
-    """Return the values of classes in all images, as text, ascending; 0 is none."""
+    """Return the values of classes in all images, as text, ascending; 0 is none.
+
+    Raises
+    ------
+    LabelsNotReadable
+        If there are more values than there can be classes.
+    """
     values: set[int] = set()
     for path in files.types.values():
         values |= set(np.unique(_read(path)).tolist())
-    return tuple(str(value) for value in sorted(values - {0}))
+    values.discard(0)
+    if len(values) > UNKNOWN_CLASS:
+        folder = next(iter(files.types.values())).parent
+        raise LabelsNotReadable(
+            f"{folder} holds {len(values)} values; one for each class is needed, at most "
+            f"{UNKNOWN_CLASS} (one number for each nucleus belongs into inst/)"
+        )
+    return tuple(str(value) for value in sorted(values))
 
 
 def read_label_image(

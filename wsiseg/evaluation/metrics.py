@@ -17,6 +17,8 @@ from wsiseg.evaluation.assignment import assign
 
 MATCH_IOU = 0.5
 """Above it, no instance can have two partners (Kirillov et al. 2019, section 4)."""
+_TIE = 1e-12
+"""IoU that a shared pixel is worth where sums of IoU are equal but for rounding."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -248,8 +250,9 @@ def aji_plus(reference: NDArray[np.integer], predicted: NDArray[np.integer]) -> 
     """Return the aggregated Jaccard index of one-to-one pairs, AJI+.
 
     Graham et al. 2019 (doi:10.1016/j.media.2019.101563), section 4.2: pairs are chosen one to one
-    so that their IoU is largest in sum, and what is left on either side adds to the union.  So
-    nothing counts twice, and the score is the same whichever image is the reference.
+    so that their IoU is largest in sum (of equal sums the one that shares most pixels), and what
+    is left on either side adds to the union.  So nothing counts twice, and the score is the same
+    whichever image is the reference, and whatever the labels are.
 
     Parameters
     ----------
@@ -271,7 +274,9 @@ def aji_plus(reference: NDArray[np.integer], predicted: NDArray[np.integer]) -> 
 
 def aji_plus_terms(overlaps: Overlaps) -> tuple[int, int]:
     """Return the pixels shared and united whose ratio is AJI+."""
-    chosen = assign(overlaps.reference_index, overlaps.predicted_index, -overlaps.iou, 0.0)
+    # The ratio hangs on the pixels shared alone, so these decide between equal sums.
+    gain = overlaps.iou + _TIE * overlaps.shared_px
+    chosen = assign(overlaps.reference_index, overlaps.predicted_index, -gain, 0.0)
     return _shared_and_united(overlaps, chosen)
 
 

@@ -84,6 +84,9 @@ class Perturbation:
     """Strength at which an image is as it was."""
     change: Callable[[LabelledImage, float], LabelledImage]
     """Called for every other strength."""
+    lowest: float
+    """Of strengths that mean something."""
+    highest: float
 
     def of(self, image: LabelledImage, strength: float) -> LabelledImage:
         """Return an image changed so far."""
@@ -92,15 +95,15 @@ class Perturbation:
 
 PERTURBATIONS: Mapping[str, Perturbation] = MappingProxyType(
     {
-        "blur": Perturbation("Blur", "µm", 0.0, blur),
-        "jpeg": Perturbation("JPEG compression", "quality", 100.0, compress),
-        "hed": Perturbation("More haematoxylin, less eosin", "%", 0.0, shift_stains),
-        "brightness": Perturbation("Brightness", "%", 0.0, brighten),
-        "mpp": Perturbation("Wrong µm per pixel", "%", 0.0, misstate_mpp),
+        "blur": Perturbation("Blur", "µm", 0.0, blur, 0.0, 100.0),
+        "jpeg": Perturbation("JPEG compression", "quality", 100.0, compress, 1.0, 100.0),
+        "hed": Perturbation("More haematoxylin, less eosin", "%", 0.0, shift_stains, -100.0, 100.0),
+        "brightness": Perturbation("Brightness", "%", 0.0, brighten, -100.0, 1000.0),
+        "mpp": Perturbation("Wrong µm per pixel", "%", 0.0, misstate_mpp, -75.0, 300.0),
     }
 )
 """By kind."""
-UNTOUCHED = Perturbation("None", "", 0.0, blur)
+UNTOUCHED = Perturbation("None", "", 0.0, blur, 0.0, 0.0)
 _STRENGTHS: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {
         "blur": (0.25, 0.5, 0.75, 1.0),
@@ -119,17 +122,24 @@ class PerturbOptions:
     Raises
     ------
     UsageError
-        If there is no change of that name.
+        If there is no change of that name, or none of that strength.
     """
 
     strengths: Mapping[str, Sequence[float]] = field(default_factory=lambda: _STRENGTHS)
     """Of each kind, beside the untouched image."""
 
     def __post_init__(self) -> None:
-        for kind in self.strengths:
+        for kind, strengths in self.strengths.items():
             if kind not in PERTURBATIONS:
                 known = ", ".join(PERTURBATIONS)
                 raise UsageError(f"{kind!r} is no change of an image; known: {known}")
+            change = PERTURBATIONS[kind]
+            for strength in strengths:
+                if not change.lowest <= strength <= change.highest:
+                    raise UsageError(
+                        f"{kind} of {strength:g} {change.unit}; from {change.lowest:g} to "
+                        f"{change.highest:g} is needed"
+                    )
 
 
 _DEFAULTS = PerturbOptions()

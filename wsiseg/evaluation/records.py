@@ -156,6 +156,8 @@ class EvaluateOptions:
                 raise UsageError(f"{name} is {value}; give a number above 0")
         if self.n_draws < 1:
             raise UsageError(f"n_draws is {self.n_draws}; at least 1 is needed")
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}; 0 or more is needed")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import shapely
 from numpy.typing import NDArray
 from PIL import Image
 
+from wsiseg.evaluation.found import paint_outline
 from wsiseg.models import MapsModel, Numerics
 from wsiseg.pipeline import run_directory, segment_planned
 from wsiseg.plan import PlanOptions, plan_run
@@ -104,10 +105,6 @@ def draw_outlines(outlines: NDArray[np.object_], shape: tuple[int, int]) -> NDAr
         0 is background, position + 1 elsewhere; an outline between the middles has no pixel.
     """
     labels = np.zeros(shape, np.int32)
-    shapely.prepare(outlines)
-    for label, (outline, box) in enumerate(zip(outlines, shapely.bounds(outlines), strict=True), 1):
-        left, top = np.maximum(np.floor(box[:2]), 0).astype(int)
-        right, bottom = np.minimum(np.ceil(box[2:]), shape[::-1]).astype(int)
-        x, y = np.meshgrid(np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5)
-        labels[top:bottom, left:right][shapely.contains_xy(outline, x, y)] = label
+    for label, outline in enumerate(outlines, 1):
+        paint_outline(labels, outline, label)
     return labels

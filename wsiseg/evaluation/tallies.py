@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +65,9 @@ def tally_pair(pair: ScoredPair, n_classes: int, options: EvaluateOptions) -> Ta
     # Where nothing is annotated, whatever was found is false in its class too.
     classed = truth.n == 0 or bool((truth.classes != UNKNOWN_CLASS).any())
     tally |= {"classed_images": float(classed), "classed_mm2": mm2 * classed}
-    centres = centroids_um(found)
+    # What was found may say another µm per pixel, by as little as is let through: far from the
+    # corner that alone would part centroids of the same pixels.
+    centres = centroids_um(replace(found, mpp=truth.mpp))
     seen = detect(centres, found.classes, truth, options.radius_um)
     tally |= {
         "paired": len(seen.pairs),
@@ -194,14 +197,15 @@ def _class_sums(
     ours, theirs = truth.classes[pairs[:, 0]], found.classes[pairs[:, 1]]
     same = (ours == k) & (theirs == k)
     n_truth, n_found = int((truth.classes == k).sum()), int((found.classes == k).sum())
+    # Whether the class is right is not known there, so it is neither right nor wrong.
+    unknown = int(((ours == UNKNOWN_CLASS) & (theirs == k)).sum())
     return {
         "n_truth": n_truth,
         "n_found": n_found,
         "tp": int(same.sum()),
         "iou": float(iou[same].sum()),
-        # Whether the class is right is not known there, so it is neither right nor wrong.
-        "unknown": int(((ours == UNKNOWN_CLASS) & (theirs == k)).sum()),
-        **_count_sums(n_truth, n_found),
+        "unknown": unknown,
+        **_count_sums(n_truth, n_found - unknown),
     }
 
 

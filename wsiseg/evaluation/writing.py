@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -41,6 +42,24 @@ def check_files(folder: Path) -> None:
         )
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder of the files, before hours of work that they are to hold.
+
+    Raises
+    ------
+    OutputNotWritable
+        If nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputNotWritable(
+            f"cannot write to the folder {folder} ({error.strerror}); name another one with --to"
+        ) from error
+
+
 def _is_our_json(content: bytes) -> bool:
     return bool(json.loads(content).get("format") == FORMAT)
 
@@ -66,19 +85,13 @@ def write_files(
     pictures : mapping of str to ndarray
         Each image's picture, (h, w, 3) uint8.
     folder : Path
-        Made if need be.
+        As `make_folder` made it.
 
     Raises
     ------
     OutputNotWritable
         If the disk is full or the folder read-only.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputNotWritable(
-            f"cannot make the folder {folder} ({error.strerror}); name another one with --to"
-        ) from error
     page = evaluation_page(evaluation, _extremes(evaluation, pairs, pictures))
     write_atomically(folder / JSON, json_bytes(evaluation.to_json()))
     write_atomically(folder / CSV, evaluation.to_csv().encode("utf-8"))

@@ -191,7 +191,12 @@ class ModelCard:
                 name: (float(low), float(high)) for name, (low, high) in appearance.items()
             }
             calibration = wanted["calibration"] if version >= _FIRST_WITH_CALIBRATION else None
-            wanted["calibration"] = calibration and Calibration.from_json(calibration)
+            wanted["calibration"] = (
+                None if calibration is None else Calibration.from_json(calibration)
+            )
+            for name in ("name", "licence", "licence_note"):
+                if not isinstance(wanted[name], str):
+                    raise TypeError(f"{name} is {wanted[name]!r}; text is needed")
             return cls(**wanted)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelNotUsable(f"{source}: the model card is incomplete: {error}") from error

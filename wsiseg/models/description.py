@@ -140,12 +140,12 @@ def _metric_row(name: str, row: Mapping[str, Any], first: str = "images of") -> 
 def _organs(organs: Mapping[str, Any]) -> Iterator[str]:
     if "how" in organs:
         yield str(organs["how"])
-    rows = [row for row in organs.get("rows", ()) if isinstance(row, Mapping)]
+    rows = _rows(organs.get("rows"))
     yield from _table([_metric_row(str(row.get("organ")), row, "organ") for row in rows])
 
 
 def _perturbation(points: Any) -> Iterator[str]:
-    rows = [row for row in points or () if isinstance(row, Mapping)]
+    rows = _rows(points)
     yield from _table(
         [
             {
@@ -172,7 +172,7 @@ def _calibration(card: ModelCard, report: Mapping[str, Any]) -> Iterator[str]:
             _mapping(of_one.get(when)).get("expected_calibration_error")
             for when in ("before", "after")
         )
-        if before is not None and after is not None:
+        if isinstance(before, int | float) and isinstance(after, int | float):
             yield f"{name}: that {of_one.get('event')}"
             yield f"  expected calibration error {before:g} before, {after:g} after"
 
@@ -233,6 +233,11 @@ def _table(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     for cells in texts:
         yield "  ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)).rstrip()
+
+
+def _rows(value: Any) -> list[Mapping[str, Any]]:
+    given = value if isinstance(value, list | tuple) else ()
+    return [row for row in given if isinstance(row, Mapping)]
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -41,8 +41,9 @@ def accepted_licences(required: str) -> frozenset[str]:
     UsageError
         If it is none of these.
     """
-    if required in _GROUPS:
-        return frozenset(name.lower() for name in _GROUPS[required])
+    group = _GROUPS.get(required.strip().lower())
+    if group is not None:
+        return frozenset(name.lower() for name in group)
     names = [name.strip() for name in required.split(",")]
     if not all(_IDENTIFIER.fullmatch(name) for name in names):
         raise UsageError(
@@ -55,7 +56,7 @@ def accepted_licences(required: str) -> frozenset[str]:
 def permits(expression: str, required: str) -> bool:
     """Return whether a licence is sure to meet a requirement.
 
-    Of an SPDX expression both sides of `AND` must, and one side of `OR`; what stands after
+    Of an SPDX expression both sides of `AND` must, and one side of `OR`; an exception after
     `WITH` only adds to what is permitted.  What is no SPDX expression permits nothing.
 
     Parameters
@@ -74,7 +75,7 @@ def permits(expression: str, required: str) -> bool:
     tokens = _TOKEN.findall(expression)
     try:
         met = _either(tokens, accepted)
-    except (IndexError, ValueError):
+    except (IndexError, RecursionError, ValueError):
         return False
     return met and not tokens
 
@@ -107,9 +108,11 @@ def _one(tokens: list[str], accepted: frozenset[str]) -> bool:
     if not _IDENTIFIER.fullmatch(token) or token.upper() in ("AND", "OR", "WITH"):
         raise ValueError(f"{token} is no identifier")
     if tokens and tokens[0].upper() == "WITH":
-        # And the exception's name, which must be there.
         tokens.pop(0)
-        tokens.pop(0)
+        addition = tokens.pop(0)
+        # Conditions (`Commons-Clause`) are written like that too, though SPDX has none.
+        if "exception" not in addition.lower():
+            raise ValueError(f"{addition} is no exception")
     return token.lower() in accepted
 
 
