@@ -33,7 +33,7 @@ from wsiseg.errors import LabelsNotReadable, UsageError
 from wsiseg.labels.numbering import majority, renumbered
 from wsiseg.labels.reading import LabelOptions, read_label_sets
 from wsiseg.labels.recognition import FORMATS
-from wsiseg.labels.records import LabelledImage, refuse_shared_patients
+from wsiseg.labels.records import LabelledImage, patient_of, refuse_shared_patients
 from wsiseg.records import UNKNOWN_CLASS
 
 NAMED = replace(PLAIN, class_of={"1": "Spindle", "2": "Epithelial", "3": ""})
@@ -132,6 +132,12 @@ def test_an_expression_finds_the_patients_of_patches_too(tmp_path: Path) -> None
     WRITERS["conic"](tmp_path / "conic", truths())
     found = read_one(tmp_path / "conic", LabelOptions(patient="^[a-z]+"))
     assert [one.patient for one in found.images] == ["consep", "crag"]
+
+
+def test_a_patient_of_tcga_is_one_in_any_case() -> None:
+    names = ("TCGA-18-5592-01Z", "tcga-18-5592-01A", "Tcga-18-5592")
+    assert {patient_of(name) for name in names} == {"TCGA-18-5592"}
+    assert patient_of("tcga") == "tcga"
 
 
 def test_another_scale_than_published_is_told(tmp_path: Path) -> None:

@@ -140,6 +140,12 @@ def test_a_file_that_is_no_image(tmp_path: Path) -> None:
     refuse(data, r"images/a\.png: .*kind L; 8-bit RGB")
 
 
+def test_what_is_to_be_ignored_must_have_an_image(tmp_path: Path) -> None:
+    data = folder(tmp_path)
+    write_png(data / "ignored" / "aa.png", np.ones(truth().labels.shape, np.uint8))
+    refuse(data, r"ignored: aa has the name of no image")
+
+
 @pytest.mark.parametrize("part", ["inst", "types"])
 def test_jpeg_changes_numbers(tmp_path: Path, part: str) -> None:
     data = folder(tmp_path)

@@ -60,6 +60,17 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedMode
     return train_discs(data, tmp_path_factory.mktemp("whole") / "run")
 
 
+class Later:
+    """Says so from the n-th time on."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
 def out_of(trained: TrainedModel) -> Path:
     return trained.folder.parent
 
@@ -487,6 +498,27 @@ def test_a_model_to_go_on_from_has_its_own_encoder(
     with pytest.raises(UsageError, match="has test_efficientnet"):
         train_discs(data, tmp_path / "run", options)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_to_go_on_from_may_be_moved(
+    trained: TrainedModel, data: Path, tmp_path: Path
+) -> None:
+    """It is known by its hash; no path of this machine stays in the record."""
+    out = tmp_path / "run"
+    train_discs(data, out, replace(OPTIONS, steps=1, start=str(trained.folder)))
+    assert str(trained.folder) not in (out / "training.json").read_text()
+    moved = shutil.copytree(trained.folder, tmp_path / "moved")
+    train_discs(data, out, replace(OPTIONS, steps=1, start=str(moved)), resume=True)
+    with pytest.raises(OutputExists, match="begun_from"):
+        train_discs(data, out, replace(OPTIONS, steps=1), resume=True)
+
+
+def test_classes_without_a_nucleus_are_told(data: Path, tmp_path: Path) -> None:
+    labels = replace(LABELS, classes=("Dark", "Rare", "Pale"))
+    plans: list[Any] = []
+    with pytest.raises(Interrupted):
+        train_discs(data, tmp_path / "run", OPTIONS, labels, planned=plans.append, stop=Later(2))
+    assert [note for note in plans[0].notes if "hardly ever name: Rare" in note]
 
 
 def test_scores_without_a_nucleus_are_warned_about(trained: TrainedModel) -> None:

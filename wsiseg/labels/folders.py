@@ -80,6 +80,12 @@ def read_folder(described: SetDescription) -> Iterator[FoundImage]:
     if files.types:
         refuse_unpaired(names, set(files.types) & {*names}, folder, "pictures of classes in types/")
     left_out = sorted(files.images.keys() - {*names})
+    stray = sorted(files.ignored.keys() - files.images.keys())
+    if stray:
+        raise LabelsNotReadable(
+            f"{folder / 'ignored'}: {named(stray)} has the name of no image, so that nothing would "
+            "be ignored there; rename it, or take it away"
+        )
     for name in names:
         found = _read_image(folder, name, files, rows[name] if rows else {}, described)
         if left_out and name == names[0]:

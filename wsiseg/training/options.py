@@ -72,8 +72,9 @@ class TrainRunOptions:
     def identity(self) -> dict[str, Any]:
         """Return, as plain JSON values, what must stay the same to go on with a training."""
         values = asdict(self)
-        # Where it runs may change; what it is called is not in the weights.
-        for name in ("device", "name"):
+        # Where it runs may change; what it is called is not in the weights; and a model to go on
+        # from is known by its hash, wherever it lies.
+        for name in ("device", "name", "start"):
             del values[name]
         held = values["validation"]
         return values | {

@@ -106,6 +106,13 @@ def plan_training(read: LabelSets, options: TrainRunOptions) -> TrainingPlan:
     split = split_sets(scaled.sets, options.validation, options.seed)
     fit = _fit_options(split, len(read.class_names), options)
     warnings = [start.warning] if start.warning else []
+    counts = class_counts(split.train, len(read.class_names))
+    unseen = [name for name, n in zip(read.class_names, counts.tolist(), strict=True) if not n]
+    if unseen:
+        warnings.append(
+            f"classes without a nucleus to learn from, which the model will hardly ever name: "
+            f"{', '.join(unseen)}"
+        )
     return TrainingPlan(
         scaled.sets,
         split,
