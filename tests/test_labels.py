@@ -33,7 +33,7 @@ from wsiseg.errors import LabelsNotReadable, UsageError
 from wsiseg.labels.numbering import majority, renumbered
 from wsiseg.labels.reading import LabelOptions, read_label_sets
 from wsiseg.labels.recognition import FORMATS
-from wsiseg.labels.records import LabelledImage, refuse_shared_patients
+from wsiseg.labels.records import LabelledImage, patient_of, refuse_shared_patients
 from wsiseg.records import UNKNOWN_CLASS
 
 NAMED = replace(PLAIN, class_of={"1": "Spindle", "2": "Epithelial", "3": ""})
@@ -112,8 +112,9 @@ def test_a_manifest_chooses_orders_and_tells(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": truth(), "TCGA-AA-1111-01": truth(), "c": truth()})
     text = "name,organ,patient,mpp\nTCGA-AA-1111-01,lung,,\na,,P7,0.5\n"
     (tmp_path / "manifest.csv").write_text(text)
-    found = read_one(tmp_path, NAMED)
+    (found,), notes = (sets := read_label_sets([tmp_path], NAMED)).sets, sets.notes
     assert [one.name for one in found.images] == ["TCGA-AA-1111-01", "a"]
+    assert [note for note in notes if "manifest.csv leaves out c" in note]
     assert [one.patient for one in found.images] == ["TCGA-AA-1111", "P7"]
     assert [one.mpp for one in found.images] == [0.25, 0.5]
     assert found.organs == {"TCGA-AA-1111-01": "lung"}
@@ -125,6 +126,40 @@ def test_patients_are_found_by_an_expression(tmp_path: Path) -> None:
     assert [one.patient for one in found.images] == ["12", "12", "3"]
     with pytest.raises(UsageError, match=r"'z\\\\d' finds nothing in 'x_12_a'"):
         read_one(tmp_path, replace(NAMED, patient=r"z\d"))
+
+
+def test_an_expression_finds_the_patients_of_patches_too(tmp_path: Path) -> None:
+    WRITERS["conic"](tmp_path / "conic", truths())
+    found = read_one(tmp_path / "conic", LabelOptions(patient="^[a-z]+"))
+    assert [one.patient for one in found.images] == ["consep", "crag"]
+
+
+def test_a_patient_of_tcga_is_one_in_any_case() -> None:
+    names = ("TCGA-18-5592-01Z", "tcga-18-5592-01A", "Tcga-18-5592")
+    assert {patient_of(name) for name in names} == {"TCGA-18-5592"}
+    assert patient_of("tcga") == "tcga"
+
+
+def test_another_scale_than_published_is_told(tmp_path: Path) -> None:
+    WRITERS["conic"](tmp_path / "conic", truths())
+    assert not any("published" in note for note in read_label_sets([tmp_path / "conic"]).notes)
+    notes = read_label_sets([tmp_path / "conic"], PLAIN).notes
+    assert any("0.25 µm/px as was said, though published at 0.5" in note for note in notes)
+
+
+def test_a_training_in_the_folder_is_no_part_of_the_set(tmp_path: Path) -> None:
+    WRITERS["geojson"](tmp_path / "data", truths())
+    write_png(tmp_path / "data" / "run" / "curves.png", truth().rgb)
+    with pytest.raises(LabelsNotReadable, match=r"curves\.png"):
+        read_one(tmp_path / "data", PLAIN)
+    (tmp_path / "data" / "run" / "training.json").write_text("{}")
+    assert len(read_one(tmp_path / "data", PLAIN).images) == 2
+
+
+def test_a_description_may_begin_with_a_mark_of_windows(tmp_path: Path) -> None:
+    write_folder(tmp_path / "data", {"a": truth()})
+    path = write_toml(tmp_path / "sets.toml", '\ufeff[[set]]\npath = "data"\n')
+    assert len(read_one(path, NAMED).images) == 1
 
 
 def test_ignored_pixels_come_from_pictures_and_from_classes(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from PIL import Image
 
 from wsiseg.errors import LabelsNotReadable, MissingScale, ScaleRefused, UsageError
 from wsiseg.labels import geojson
+from wsiseg.labels.files import open_picture, stated_mpp
 from wsiseg.labels.numbering import refuse_mask, whole_labels
 from wsiseg.labels.reading import LabelOptions, read_label_sets
 
@@ -139,6 +140,29 @@ def test_a_file_that_is_no_image(tmp_path: Path) -> None:
     refuse(data, r"images/a\.png: .*kind L; 8-bit RGB")
 
 
+def test_what_is_to_be_ignored_must_have_an_image(tmp_path: Path) -> None:
+    data = folder(tmp_path)
+    write_png(data / "ignored" / "aa.png", np.ones(truth().labels.shape, np.uint8))
+    refuse(data, r"ignored: aa has the name of no image")
+
+
+@pytest.mark.parametrize("part", ["inst", "types"])
+def test_jpeg_changes_numbers(tmp_path: Path, part: str) -> None:
+    data = folder(tmp_path)
+    path = data / part / "a.png"
+    with Image.open(path) as picture:
+        picture.convert("L").save(path.with_suffix(".jpg"))
+    path.unlink()
+    refuse(data, rf"{part}/a\.jpg: is a JPEG, which changes the numbers")
+
+
+def test_a_label_image_too_large_to_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = folder(tmp_path)
+    write_png(data / "inst" / "a.png", np.zeros((400, 400), np.uint8))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)
+    refuse(data, r"inst/a\.png: is no label image that can be read \(Image size")
+
+
 def test_a_mask_of_all_nuclei_is_no_label_image(tmp_path: Path) -> None:
     one = truth()
     write_folder(tmp_path / "data", {"a": one})
@@ -168,7 +192,7 @@ def test_an_unknown_class_is_named_with_what_is_known(tmp_path: Path) -> None:
     refuse(
         data,
         r"types/a\.png: 3 nuclei are of the class '3', which is not known for data \(known: 1 → "
-        r"One, 2 → Two\); say what it is with class_of",
+        r"One, 2 → Two\); say what it is in a TOML file.*class_of = ",
         replace(OPTIONS, class_of={"1": "One", "2": "Two"}),
     )
     refuse(
@@ -185,6 +209,8 @@ def test_classes_that_cannot_be(tmp_path: Path) -> None:
         LabelOptions(classes=("A", "-"))
     with pytest.raises(UsageError, match="no regular expression"):
         LabelOptions(patient="(")
+    with pytest.raises(UsageError, match="overlaps is 'later'"):
+        LabelOptions(overlaps="later")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"mpp is 200; .*between 0\.02 and 20"):
         LabelOptions(mpp=200)
 
@@ -198,6 +224,19 @@ def test_mpp_is_never_guessed(tmp_path: Path) -> None:
     WRITERS["monuseg"](tmp_path / "xml", truths())
     with pytest.raises(ScaleRefused, match=r"0\.5 contradicts the file's 0\.25"):
         read_label_sets([tmp_path / "xml"], LabelOptions(mpp=0.5))
+
+
+def test_no_option_is_named_that_there_is_not(tmp_path: Path) -> None:
+    """`segment` can override a file's scale; what reads labels cannot."""
+    WRITERS["monuseg"](tmp_path / "xml", truths())
+    with pytest.raises(ScaleRefused) as caught:
+        read_label_sets([tmp_path / "xml"], LabelOptions(mpp=0.5))
+    assert "--" not in str(caught.value)
+    with open_picture(tmp_path / "xml" / "Tissue Images" / "a.tif") as slide:
+        info = replace(slide.info, mpp_x=0.25, mpp_y=0.5)
+    with pytest.raises(ScaleRefused, match=r"not square.*; correct the file") as caught:
+        stated_mpp(info, None)
+    assert "--" not in str(caught.value)
 
 
 # Other formats
@@ -256,6 +295,13 @@ def _swap(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
     return apply
 
 
+def _in_one_channel(masks: Any) -> Any:
+    """Return the masks of a publisher who tells what is nucleus, and not which."""
+    found = np.zeros_like(masks)
+    found[..., 0] = masks[..., 5] == 0
+    return found
+
+
 @pytest.mark.parametrize(
     ("of", "change", "match"),
     [
@@ -270,6 +316,8 @@ def _swap(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
         ),
         ("pannuke", _swap("types.npy", lambda a: a[:1]), r"shape \(1,\); \(2,\) is needed"),
         ("pannuke", _swap("types.npy", lambda a: a.astype(object)), "no .npy array of text"),
+        ("pannuke", _swap("masks.npy", _in_one_channel), r"masks\.npy: all labels in it are 1"),
+        ("conic", _swap("labels.npy", lambda a: (a > 0) * 1), "image 0: its only label, 1, is in"),
         ("conic", _swap("labels.npy", lambda a: a[..., 0]), r"shape \(2, 96, 96\) of uint16; an"),
         ("conic", _swap("images.npy", lambda a: a.astype(object)), "no .npy array that can be"),
         ("conic", lambda data: (data / "patch_info.csv").write_text("x\na-1\n"), "names 1 patches"),

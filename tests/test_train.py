@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,8 +34,10 @@ import wsiseg
 from wsiseg import LabelOptions, TrainedModel, TrainRunOptions, rundir
 from wsiseg.decode import DecodeOptions
 from wsiseg.errors import Interrupted, OutputExists, OutputNotWritable, TrainingFailed, UsageError
+from wsiseg.labels.records import LabelledImage, LabelSet
 from wsiseg.training import checkpoints, fit, run
 from wsiseg.training.class_scores import ClassScores
+from wsiseg.training.record import sets_identity
 from wsiseg.training.start import network_from
 
 NAMES = ("a", "b", "c", "d")
@@ -55,6 +58,17 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedMode
     """A training that nothing disturbed."""
     torch.set_num_threads(1)
     return train_discs(data, tmp_path_factory.mktemp("whole") / "run")
+
+
+class Later:
+    """Says so from the n-th time on."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
 
 
 def out_of(trained: TrainedModel) -> Path:
@@ -326,6 +340,74 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     assert weights_of(tmp_path / "run") == weights_of(out_of(trained))
 
 
+def test_weights_that_are_no_numbers_are_not_saved(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of a step is computed before the step that ruins the weights."""
+    real, calls = torch.optim.AdamW.step, iter(range(1, 1000))
+
+    def step(self: Any, *given: Any) -> Any:
+        found = real(self, *given)
+        if next(calls) == 10:
+            with torch.no_grad():
+                self.param_groups[1]["params"][0].mul_(np.nan)
+        return found
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    with pytest.raises(TrainingFailed, match="no numbers after step 10"):
+        train_discs(data, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", None], ids=["empty", "other", "cut"])
+def test_a_damaged_checkpoint_is_named(
+    trained: TrainedModel, data: Path, tmp_path: Path, content: bytes | None
+) -> None:
+    shutil.copytree(out_of(trained), tmp_path / "run")
+    path = tmp_path / "run" / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:5000] if content is None else content)
+    before = path.read_bytes()
+    with pytest.raises(TrainingFailed, match=r"checkpoint\.pt in run is damaged"):
+        train_discs(data, tmp_path / "run", resume=True)
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_record_is_named(trained: TrainedModel, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(out_of(trained), tmp_path / "run")
+    about = '{"format": "wsiseg-training", "format_version": 1, "identity": {}}'
+    (tmp_path / "run" / "training.json").write_text(about)
+    with pytest.raises(OutputExists, match=r"training\.json is damaged"):
+        train_discs(data, tmp_path / "run", resume=True)
+
+
+def test_sets_in_another_order_are_another_training() -> None:
+    """Which crops are drawn depends on it."""
+    image = LabelledImage(
+        "a",
+        "a",
+        np.zeros((4, 4, 3), np.uint8),
+        np.zeros((4, 4), np.int32),
+        np.zeros((4, 4), np.uint8),
+    )
+    sets = [LabelSet(name, (image,), ()) for name in ("one", "two")]
+    assert sets_identity(sets) != sets_identity(sets[::-1])
+
+
+def test_too_little_memory_to_judge_says_so(
+    trained: TrainedModel, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise MemoryError
+
+    shutil.copytree(out_of(trained), tmp_path / "run")
+    monkeypatch.setattr(run, "finish_training", full)
+    with pytest.raises(
+        TrainingFailed, match=r"all steps are done.*112 × 112 px.*--resume"
+    ) as caught:
+        train_discs(data, tmp_path / "run", resume=True)
+    assert "--batch-size" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("names", "options", "labels", "says"),
     [
@@ -373,6 +455,8 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
         {"batch_size": 0},
         {"precision": "float8"},
         {"weights": (1.0, 0.0)},
+        {"seed": -1},
+        {"model_mpp": 0.0},
     ],
     ids=str,
 )
@@ -400,10 +484,53 @@ def test_a_model_is_the_start_of_another(trained: TrainedModel) -> None:
         assert not torch.equal(state[name][1], known[name][0].float())
 
 
+def test_classes_that_a_new_model_loses_are_told(trained: TrainedModel) -> None:
+    start = network_from(str(trained.folder), ("Dark",), seed=0)
+    assert start.warning is not None
+    assert "will not have, for no image here has them: Pale" in start.warning
+    assert network_from(str(trained.folder), ("Pale", "Dark"), seed=0).warning is None
+
+
+def test_a_model_to_go_on_from_has_its_own_encoder(
+    trained: TrainedModel, data: Path, tmp_path: Path
+) -> None:
+    options = replace(OPTIONS, start=str(trained.folder), encoder="resnet18")
+    with pytest.raises(UsageError, match="has test_efficientnet"):
+        train_discs(data, tmp_path / "run", options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_to_go_on_from_may_be_moved(
+    trained: TrainedModel, data: Path, tmp_path: Path
+) -> None:
+    """It is known by its hash; no path of this machine stays in the record."""
+    out = tmp_path / "run"
+    train_discs(data, out, replace(OPTIONS, steps=1, start=str(trained.folder)))
+    assert str(trained.folder) not in (out / "training.json").read_text()
+    moved = shutil.copytree(trained.folder, tmp_path / "moved")
+    train_discs(data, out, replace(OPTIONS, steps=1, start=str(moved)), resume=True)
+    with pytest.raises(OutputExists, match="begun_from"):
+        train_discs(data, out, replace(OPTIONS, steps=1), resume=True)
+
+
+def test_classes_without_a_nucleus_are_told(data: Path, tmp_path: Path) -> None:
+    labels = replace(LABELS, classes=("Dark", "Rare", "Pale"))
+    plans: list[Any] = []
+    with pytest.raises(Interrupted):
+        train_discs(data, tmp_path / "run", OPTIONS, labels, planned=plans.append, stop=Later(2))
+    assert [note for note in plans[0].notes if "hardly ever name: Rare" in note]
+
+
+def test_scores_without_a_nucleus_are_warned_about(trained: TrainedModel) -> None:
+    nothing = replace(trained, scores=tuple(replace(each, nuclei=0) for each in trained.scores))
+    assert "no image held back has a nucleus" in nothing.warnings[0]
+    assert not any("held back has a nucleus" in each for each in trained.warnings)
+
+
 def test_a_fine_tuned_model_carries_both_licences(
     trained: TrainedModel, data: Path, tmp_path: Path
 ) -> None:
-    options = replace(OPTIONS, steps=1, start=str(trained.folder), encoder="ignored")
+    options = replace(OPTIONS, steps=1, start=str(trained.folder))
     tuned = train_discs(data, tmp_path / "run", options, replace(LABELS, licence="CC-BY-4.0"))
     assert tuned.card.licence == "CC-BY-4.0 AND CC0-1.0"
     assert tuned.card.network == trained.card.network
@@ -477,6 +604,20 @@ def test_a_signal_ends_the_command_with_the_way_to_go_on(
     # What would end a command that does not look is called off.
     timers = [each for each in threading.enumerate() if isinstance(each, threading.Timer)]
     assert all(each.finished.is_set() for each in timers)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("12", "called 12"), ("0", "share 0"), ("1.5", "share 1.5"), ("x,7", "called x, 7")],
+)
+def test_patients_may_be_called_by_numbers(
+    data: Path, tmp_path: Path, text: str, says: str
+) -> None:
+    (data.parent / "sets.toml").write_text(SAID)
+    run = ("train", data.parent / "sets.toml", "-o", tmp_path / "run", *TOLD)
+    done = run_command(*run, "--validation", text)
+    assert done.exit_code == 2
+    assert says in error_of(done)
 
 
 def test_the_command_refuses_in_one_line(data: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from wsiseg.errors import OutputNotWritable, UsageError
 from wsiseg.labels.records import LabelledImage, LabelSet
 from wsiseg.models.hovernet import NetworkSpec
 from wsiseg.records import UNKNOWN_CLASS, Maps
+from wsiseg.training.augment import RIM_PX, make_batch
 from wsiseg.training.class_scores import ClassScores, score_classes
 from wsiseg.training.decode_search import (
     JudgedMaps,
@@ -31,6 +32,7 @@ from wsiseg.training.decode_search import (
     without_ignored,
 )
 from wsiseg.training.describe import licence_of, spdx
+from wsiseg.training.draws import AugmentOptions, draw_crops
 from wsiseg.training.log import append_row, read_log, resume_log
 from wsiseg.training.numbers import (
     class_counts,
@@ -42,6 +44,7 @@ from wsiseg.training.numbers import (
     steps_for,
 )
 from wsiseg.training.pictures import Judged, draw_curves, draw_validation
+from wsiseg.training.pixels import place_pixels
 from wsiseg.training.split import split_sets
 from wsiseg.training.start import network_by_chance, network_from_imagenet
 from wsiseg.training.validation import few_images, mean_scores, predict_whole, score_image
@@ -583,3 +586,17 @@ def test_decoded_maps_are_labels() -> None:
     labels = decode_labels(judged.maps, DecodeOptions(sobel_px=5, min_area_px=20))
     assert labels.shape == judged.truth.shape
     assert labels.max() == 3
+
+
+def test_pixels_coincide_around_the_middle_of_an_odd_side() -> None:
+    """A crop that is only turned holds an image's own pixels, also one larger than the image."""
+    labels = squares(37, 2)
+    rgb = np.where(labels[..., None] > 0, 20, 220).astype(np.uint8).repeat(3, 2)
+    pixels = place_pixels([set_of("s", image_of("a", labels=labels, rgb=rgb))], torch.device("cpu"))
+    plain = dict.fromkeys(("scale_share", "turn_share", "mix_share", "blur_share"), 0.0)
+    plain |= dict.fromkeys(("sharpen_share", "jpeg_share", "stain_gain", "stain_shift"), 0.0)
+    options = AugmentOptions(crop_px=64, brightness=0.0, **plain)
+    batch = make_batch(pixels, draw_crops(pixels, options, 16, 0, 1), 64)
+    inner = batch.instances[:, RIM_PX:-RIM_PX, RIM_PX:-RIM_PX]
+    assert bool(((inner > 0) == (batch.rgb[:, 0] < 120))[batch.known].all())
+    assert set(batch.rgb.unique().tolist()) == {20.0, 220.0}

@@ -15,10 +15,14 @@ __all__ = [
     "LIST_SUFFIXES",
     "RUN_SUFFIX",
     "SLIDE_SUFFIXES",
+    "TRAINING_RECORD",
     "SlideEntry",
     "list_slides",
     "refuse_same_place",
 ]
+
+TRAINING_RECORD = "training.json"
+"""In the folder of a training."""
 
 LIST_SUFFIXES = frozenset({".csv", ".tsv"})
 """What is taken for a list of slides."""

@@ -145,9 +145,11 @@ def train(
 
 def _share_or_names(text: str) -> float | tuple[str, ...]:
     try:
-        return float(text)
+        share = float(text)
     except ValueError:
         return names_in(text) or ()
+    # Patients are often called by a number.
+    return (text.strip(),) if share >= 1 and text.strip().isdigit() else share
 
 
 def _numbers(text: str | None) -> tuple[float, ...]:

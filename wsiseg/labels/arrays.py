@@ -25,7 +25,14 @@ from wsiseg.errors import LabelsNotReadable
 from wsiseg.labels.files import files_below, open_npy, refuse_other_size, rgb_of_array
 from wsiseg.labels.found import FoundImage, LabelFormat
 from wsiseg.labels.mat_files import LIZARD_CLASSES, LIZARD_NAMES
-from wsiseg.labels.numbering import majority, renumbered, whole_labels
+from wsiseg.labels.numbering import (
+    MOST_PIECES,
+    majority,
+    n_pieces,
+    refuse_mask,
+    renumbered,
+    whole_labels,
+)
 from wsiseg.labels.options import OverlapRule, SetDescription
 from wsiseg.labels.outlined import lay_down, patches_of_labels
 
@@ -63,13 +70,26 @@ def read_pannuke(described: SetDescription) -> Iterator[FoundImage]:
     masks = open_npy(path, 4, "an array (n, height, width, 6)")
     _refuse_shapes(images, masks, len(_PANNUKE_CLASSES) + 1, path)
     tissues = _tissues(folder, len(images))
+    largest, n_most = 0.0, 0
     for k in range(len(images)):
         name = f"{described.name}_{k:05d}"
         rgb = rgb_of_array(images[k], f"{folder / IMAGES}: image {k}")
         where = f"{path}: image {k}"
-        instances, keys, counts = _one_label_per_pixel(masks[k], where, described.overlaps)
+        labels = masks[k, ..., : len(_PANNUKE_CLASSES)]
+        instances, keys, counts = _one_label_per_pixel(labels, where, described.overlaps)
+        largest = max(largest, float(labels.max(initial=0)))
+        if largest == 1:
+            n_most = max(
+                n_most, *(n_pieces(channel != 0) for channel in np.moveaxis(labels, -1, 0))
+            )
         yield FoundImage(
             name, rgb, instances, keys, where, described.mpp, organ=tissues[k], counts=counts
+        )
+    # An image may have one nucleus of a class, drawn in pieces; a fold has more than that.
+    if largest == 1 and n_most > MOST_PIECES:
+        raise LabelsNotReadable(
+            f"{path}: all labels in it are 1, one in {n_most} pieces, so it holds masks of all "
+            "nuclei together; another number for each nucleus is needed"
         )
 
 
@@ -128,14 +148,16 @@ def read_conic(described: SetDescription) -> Iterator[FoundImage]:
     path = _only(folder, LABELS)
     labels = open_npy(path, 4, "an array (n, height, width, 2)")
     _refuse_shapes(images, labels, 2, path)
-    names, patients = _patches(described, len(images))
+    names, sources = _patches(described, len(images))
     for k in range(len(images)):
         where = f"{path}: image {k}"
         rgb = rgb_of_array(images[k], f"{folder / IMAGES}: image {k}")
-        instances, _ = renumbered(whole_labels(labels[k, ..., 0], where))
+        numbers = whole_labels(labels[k, ..., 0], where)
+        refuse_mask(numbers, where)
+        instances, _ = renumbered(numbers)
         values = majority(instances, whole_labels(labels[k, ..., 1], f"{where}, classes"))
         keys = tuple(str(value) if value else None for value in values.tolist())
-        yield FoundImage(names[k], rgb, instances, keys, where, described.mpp, patient=patients[k])
+        yield FoundImage(names[k], rgb, instances, keys, where, described.mpp, source=sources[k])
 
 
 def _patches(described: SetDescription, n_images: int) -> tuple[list[str], list[str]]:

@@ -57,9 +57,9 @@ def classes_of(
         said = ", ".join(f"{value} → {name or 'unknown'}" for value, name in known.items())
         raise UsageError(
             f"{found.where}: {n} nuclei are of the class {key!r}, which is not known for "
-            f"{set_name} (known: {said or 'none'}); say what it is with class_of, for example "
-            f'class_of = {{ "{key}" = "Epithelial" }}, "" for a nucleus of unknown class, "-" for '
-            "a region to ignore"
+            f"{set_name} (known: {said or 'none'}); say what it is in a TOML file that describes "
+            f'the set, for example class_of = {{ "{key}" = "Epithelial" }}, "" for a nucleus of '
+            'unknown class, "-" for a region to ignore'
         )
     return tuple(
         UNKNOWN_NUCLEUS if key is None else known.get(key, key) for key in found.class_keys
@@ -88,7 +88,7 @@ def common_list(given: Sequence[str], of_sets: Iterable[tuple[str, Sequence[str]
             if given and name not in given:
                 raise UsageError(
                     f"{set_name} has nuclei of the class {name!r}, which is not among the classes "
-                    f"{', '.join(given)}; add it to them, or say with class_of which of them it "
+                    f"{', '.join(given)}; add it to them, or say in a TOML file which of them it "
                     f'is: class_of = {{ "{name}" = "{given[0]}" }}, "" for a nucleus of unknown '
                     'class, "-" for a region to ignore'
                 )

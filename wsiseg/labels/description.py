@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from wsiseg.errors import UsageError
 from wsiseg.labels.options import (
@@ -16,6 +16,7 @@ from wsiseg.labels.options import (
     SetDescription,
     check_classes,
     check_mpp,
+    check_overlaps,
     check_pattern,
 )
 
@@ -116,7 +117,7 @@ def _refuse_twice(sets: Sequence[SetDescription]) -> None:
 
 def _read_toml(path: Path, options: LabelOptions) -> Described:
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} is no TOML file that can be read: {error}") from error
     _refuse_unknown(values, _TOP_KEYS, str(path))
@@ -163,8 +164,7 @@ def _described(
     if not (weight > 0 and math.isfinite(weight)):
         raise UsageError(f"{where}: weight is {weight:g}; a number above 0 is needed")
     overlaps = table.get("overlaps", base.overlaps)
-    if overlaps not in get_args(OverlapRule):
-        raise UsageError(f'{where}: overlaps is {overlaps!r}; "refuse" or "resolve" is needed')
+    check_overlaps(overlaps, f"{where}: overlaps")
     return replace(
         base,
         format=table.get("format", ""),

@@ -11,9 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from wsiseg.errors import LabelsNotReadable, MissingDependency, MissingScale, SlideNotReadable
-from wsiseg.listing import RUN_SUFFIX, SLIDE_SUFFIXES
-from wsiseg.scale import ScaleOptions, resolve_scale
+from wsiseg.errors import (
+    LabelsNotReadable,
+    MissingDependency,
+    MissingScale,
+    ScaleRefused,
+    SlideNotReadable,
+)
+from wsiseg.listing import RUN_SUFFIX, SLIDE_SUFFIXES, TRAINING_RECORD
+from wsiseg.scale import CONTRADICTION, ScaleOptions, resolve_scale
 from wsiseg.slides.opening import open_slide
 from wsiseg.slides.protocol import Slide, SlideInfo
 
@@ -63,8 +69,13 @@ def _walk(folder: Path, deepest: int) -> Iterator[Path]:
             continue
         if path.is_file():
             yield path
-        elif deepest and path.is_dir() and path.suffix != RUN_SUFFIX:
+        elif deepest and path.is_dir() and not _is_ours(path):
             yield from _walk(path, deepest - 1)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Return whether a folder was written by us: pictures in it are no annotated images."""
+    return folder.suffix == RUN_SUFFIX or (folder / TRAINING_RECORD).is_file()
 
 
 def by_stem(paths: Sequence[Path], what: str) -> dict[str, Path]:
@@ -172,8 +183,19 @@ def stated_mpp(info: SlideInfo, given: float | None, beside: float | None = None
     mpp_x, mpp_y = (beside if mpp is None else mpp for mpp in (info.mpp_x, info.mpp_y))
     if mpp_x is None or mpp_y is None:
         return given
-    options = ScaleOptions(mpp=given)
-    return resolve_scale(info.name, mpp_x, mpp_y, info.objective_power, options).mpp
+    try:
+        found = resolve_scale(info.name, mpp_x, mpp_y, info.objective_power, ScaleOptions()).mpp
+    except ScaleRefused as error:
+        # What `segment` has an option for must be put right in the file here.
+        said = str(error).rpartition(";")[0]
+        raise ScaleRefused(f"{said}; correct the file, or resample the image") from error
+    if given is not None and abs(given - found) > CONTRADICTION * found:
+        raise ScaleRefused(
+            f"{info.name}: mpp {given:g} contradicts the file's {found:g} µm/px; leave mpp out, "
+            "say it of those sets alone whose files do not (mpp = in a TOML file), or "
+            "correct the file"
+        )
+    return found
 
 
 def needed_mpp(mpp: float | None, where: object) -> float:
@@ -196,12 +218,22 @@ def read_label_picture(path: Path) -> NDArray[Any]:
     """
     try:
         with Image.open(path) as picture:
-            return np.asarray(picture)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            is_jpeg = picture.format == "JPEG" or picture.info.get("compression") == "jpeg"
+            numbers = np.asarray(picture)
+    except (
+        *(UnidentifiedImageError, Image.DecompressionBombError),
+        *(OSError, SyntaxError, ValueError),
+    ) as error:
         raise LabelsNotReadable(
             f"{path}: is no label image that can be read ({_short(error)}); a PNG or TIFF with one "
             "whole number per pixel is needed"
         ) from error
+    if is_jpeg:
+        raise LabelsNotReadable(
+            f"{path}: is a JPEG, which changes the numbers of a label image; export it anew as "
+            "PNG, or as TIFF without JPEG"
+        )
+    return numbers
 
 
 def read_mat(path: Path, names: Sequence[str]) -> Mapping[str, NDArray[Any]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -79,8 +79,18 @@ def read_folder(described: SetDescription) -> Iterator[FoundImage]:
     refuse_unpaired(names, inst, folder, "label images in inst/")
     if files.types:
         refuse_unpaired(names, set(files.types) & {*names}, folder, "pictures of classes in types/")
+    left_out = sorted(files.images.keys() - {*names})
+    stray = sorted(files.ignored.keys() - files.images.keys())
+    if stray:
+        raise LabelsNotReadable(
+            f"{folder / 'ignored'}: {named(stray)} has the name of no image, so that nothing would "
+            "be ignored there; rename it, or take it away"
+        )
     for name in names:
-        yield _read_image(folder, name, files, rows[name] if rows else {}, described)
+        found = _read_image(folder, name, files, rows[name] if rows else {}, described)
+        if left_out and name == names[0]:
+            found = replace(found, notes=(f"{_MANIFEST} leaves out {named(left_out)}",))
+        yield found
 
 
 def _pictures(folder: Path) -> list[Path]:

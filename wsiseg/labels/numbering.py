@@ -13,7 +13,7 @@ from wsiseg.errors import LabelsNotReadable
 _LARGEST = np.iinfo(np.int32).max
 _TABLE = 1 << 22
 """Labels up to this are counted in a table, larger ones sorted."""
-_PIECES = 5
+MOST_PIECES = 5
 """A single label in more pieces is a mask of all nuclei."""
 
 
@@ -68,12 +68,17 @@ def refuse_mask(labels: NDArray[np.int32], where: str) -> None:
     """
     value = int(labels.max(initial=0))
     if value and not ((labels != 0) & (labels != value)).any():
-        n_pieces = cv2.connectedComponents((labels != 0).astype(np.uint8))[0] - 1
-        if n_pieces > _PIECES:
+        n = n_pieces(labels != 0)
+        if n > MOST_PIECES:
             raise LabelsNotReadable(
-                f"{where}: its only label, {value}, is in {n_pieces} pieces, so it is a mask of "
+                f"{where}: its only label, {value}, is in {n} pieces, so it is a mask of "
                 "all nuclei together; another number for each nucleus is needed"
             )
+
+
+def n_pieces(mask: NDArray[np.bool_]) -> int:
+    """Return the number of 8-connected pieces of a mask."""
+    return int(cv2.connectedComponents(mask.astype(np.uint8))[0]) - 1
 
 
 def renumbered(labels: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from wsiseg.errors import UsageError
 from wsiseg.scale import PLAUSIBLE_MPP
@@ -46,6 +46,7 @@ class LabelOptions:
         check_mpp(self.mpp, "mpp")
         check_pattern(self.patient)
         check_classes(self.classes)
+        check_overlaps(self.overlaps, "overlaps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,12 @@ def check_pattern(pattern: str) -> None:
             f"patient is {pattern!r}, which is no regular expression ({error}); one that finds "
             "the patient in an image's name is needed"
         ) from error
+
+
+def check_overlaps(rule: str, what: str) -> None:
+    """Raise UsageError unless a rule for overlaps is one."""
+    if rule not in get_args(OverlapRule):
+        raise UsageError(f'{what} is {rule!r}; "refuse" or "resolve" is needed')
 
 
 def check_classes(classes: tuple[str, ...]) -> None:

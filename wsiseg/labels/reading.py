@@ -27,6 +27,7 @@ from wsiseg.labels.options import (
 from wsiseg.labels.recognition import format_of
 from wsiseg.labels.records import LabelledImage, LabelSet, LabelSets, patient_of
 from wsiseg.records import UNKNOWN_CLASS
+from wsiseg.scale import CONTRADICTION
 
 __all__ = ["LabelOptions", "LabelSets", "read_label_sets"]
 
@@ -98,6 +99,11 @@ def _read_set(described: SetDescription, of: LabelFormat) -> _ReadSet:
     images: list[_ReadImage] = []
     counts: Counter[str] = Counter()
     notes = [f"{described.name}: {of.note}"] if of.note else []
+    if of.mpp and described.mpp and abs(described.mpp - of.mpp) > CONTRADICTION * of.mpp:
+        notes.append(
+            f"{described.name}: taken for {described.mpp:g} µm/px as was said, though published at "
+            f"{of.mpp:g}; mpp = in a TOML file is that of one set"
+        )
     for found in of.read(described):
         names = classes_of(found, known, of, described.name)
         n_before = len(names)

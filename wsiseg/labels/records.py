@@ -76,7 +76,7 @@ class LabelSets:
 
 def patient_of(name: str) -> str:
     """Return the patient of an image: `TCGA-XX-XXXX` for TCGA, else the image itself."""
-    return name[:12] if name.startswith("TCGA-") else name
+    return name[:12].upper() if name[:5].upper() == "TCGA-" else name
 
 
 def refuse_shared_patients(learned: Sequence[LabelSet], judged: Sequence[LabelSet]) -> None:

@@ -105,6 +105,7 @@ def resample_sets(sets: LabelSets, mpp: float) -> LabelSets:
     UsageError
         If `mpp` is not plausible.
     """
+    check_mpp(mpp, "mpp")
     dropped: Counter[str] = Counter()
     changed = []
     for one in sets.sets:

@@ -129,8 +129,9 @@ def _draw_centres(
     reach = np.abs(to_image).sum(2) * crop_px / 2
     low = np.minimum(reach, size / 2)
     centre = low + rng.random(low.shape) * (size - 2 * low)
-    # Pixels coincide where a crop is neither scaled nor turned freely: reach is whole then.
-    whole = (np.abs(reach - crop_px / 2) < 1e-9) & (low == reach)
+    # Pixels coincide where a crop is neither scaled nor turned freely: reach is whole then.  Also
+    # around the middle of an odd side, where each colour would be a mean of two pixels' otherwise.
+    whole = np.abs(reach - crop_px / 2) < 1e-9
     return np.asarray(np.where(whole, np.round(centre), centre))
 
 

@@ -53,6 +53,11 @@ class TrainedModel:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the user should know before using the model."""
+        if not any(each.nuclei for each in self.scores):
+            return (
+                "no image held back has a nucleus, so that neither scores nor the decoder's "
+                "constants say anything: hold others back (--validation, --seed)",
+            )
         if not self.classes.class_names or self.classes.is_above_chance:
             return ()
         n = int(self.classes.confusion.sum())

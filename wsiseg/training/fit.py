@@ -160,9 +160,11 @@ def fit_pixels(
             if due:
                 recorder.report(step)
         except Interrupted:
+            _refuse_no_numbers(network, step, options)
             save_checkpoint(folder / "checkpoint.pt", state, step)
             raise
         if due:
+            _refuse_no_numbers(network, step, options)
             save_checkpoint(folder / "checkpoint.pt", state, step)
     return averaged.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload, no-any-return]
 
@@ -206,6 +208,22 @@ def _step(
     scaler.step(optimiser)
     scaler.update()
     return torch.stack([loss, *parts]).detach()
+
+
+def _refuse_no_numbers(network: nn.Module, step: int, options: TrainOptions) -> None:
+    """Refuse weights that a step made no numbers, though its own loss was one.
+
+    Raises
+    ------
+    TrainingFailed
+        If there are any.
+    """
+    state = [value for value in network.state_dict().values() if value.dtype.is_floating_point]
+    if not bool(torch.stack([value.isfinite().all() for value in state]).all()):
+        raise TrainingFailed(
+            f"weights are no numbers after step {step}; the last checkpoint is intact. Try a lower "
+            f"learning rate, or float32 instead of {options.precision}"
+        )
 
 
 def _with_silent_rim(known: Tensor, rim_px: int) -> Tensor:

@@ -7,7 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from wsiseg.errors import UsageError
+from wsiseg.labels.options import check_mpp
 from wsiseg.models.numerics import PRECISIONS
+
+DEFAULT_ENCODER = "tf_efficientnet_lite0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +36,8 @@ class TrainRunOptions:
     start: str | None = None
     """Name or folder of a model to go on from, or `chance`: random weights; None: ImageNet's in the
     encoder if they are installed."""
-    encoder: str = "tf_efficientnet_lite0"
-    """timm encoder of a new network."""
+    encoder: str = DEFAULT_ENCODER
+    """timm encoder of a new network; a model to go on from has its own."""
     weights: tuple[float, ...] = ()
     """Share of the crops from each set, in their order; (): as the sets say."""
     batch_size: int | None = None
@@ -56,6 +59,9 @@ class TrainRunOptions:
                 raise UsageError(f"{what} {value}; a whole number of at least 1 is needed")
         if self.minutes is not None and not (math.isfinite(self.minutes) and self.minutes > 0):
             raise UsageError(f"minutes {self.minutes:g}; a number above 0 is needed")
+        if self.seed < 0:
+            raise UsageError(f"seed {self.seed}; a whole number from 0 on is needed")
+        check_mpp(self.model_mpp, "the model's mpp")
         if self.precision is not None and self.precision not in PRECISIONS:
             raise UsageError(
                 f"precision {self.precision!r}; one of {', '.join(PRECISIONS)} is needed"
@@ -66,8 +72,9 @@ class TrainRunOptions:
     def identity(self) -> dict[str, Any]:
         """Return, as plain JSON values, what must stay the same to go on with a training."""
         values = asdict(self)
-        # Where it runs may change; what it is called is not in the weights.
-        for name in ("device", "name"):
+        # Where it runs may change; what it is called is not in the weights; and a model to go on
+        # from is known by its hash, wherever it lies.
+        for name in ("device", "name", "start"):
             del values[name]
         held = values["validation"]
         return values | {

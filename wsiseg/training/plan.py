@@ -23,7 +23,7 @@ from wsiseg.training.numbers import (
     nucleus_areas_px,
     steps_for,
 )
-from wsiseg.training.options import TrainRunOptions
+from wsiseg.training.options import DEFAULT_ENCODER, TrainRunOptions
 from wsiseg.training.record import sets_identity
 from wsiseg.training.split import Split, split_sets
 from wsiseg.training.start import (
@@ -106,6 +106,13 @@ def plan_training(read: LabelSets, options: TrainRunOptions) -> TrainingPlan:
     split = split_sets(scaled.sets, options.validation, options.seed)
     fit = _fit_options(split, len(read.class_names), options)
     warnings = [start.warning] if start.warning else []
+    counts = class_counts(split.train, len(read.class_names))
+    unseen = [name for name, n in zip(read.class_names, counts.tolist(), strict=True) if not n]
+    if unseen:
+        warnings.append(
+            f"classes without a nucleus to learn from, which the model will hardly ever name: "
+            f"{', '.join(unseen)}"
+        )
     return TrainingPlan(
         scaled.sets,
         split,
@@ -124,7 +131,14 @@ def _start(options: TrainRunOptions, class_names: Sequence[str]) -> Start:
         return network_from_imagenet(spec, options.seed)
     if options.start == CHANCE:
         return network_by_chance(spec, options.seed)
-    return network_from(options.start, class_names, options.seed)
+    start = network_from(options.start, class_names, options.seed)
+    encoder = start.network.spec.encoder
+    if options.encoder not in (DEFAULT_ENCODER, encoder):
+        raise UsageError(
+            f"--encoder {options.encoder}: {options.start} has {encoder}, and its weights fit no "
+            "other; leave --encoder out, or do not go on from this model"
+        )
+    return start
 
 
 def _weighted(sets: Sequence[LabelSet], weights: Sequence[float]) -> tuple[LabelSet, ...]:

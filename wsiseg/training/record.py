@@ -11,6 +11,7 @@ import numpy as np
 
 from wsiseg.errors import OutputExists
 from wsiseg.labels.records import LabelSet
+from wsiseg.listing import TRAINING_RECORD
 from wsiseg.rundir import differing, read_run_json, write_json
 
 RECORD_FORMAT_VERSION = 1
@@ -18,14 +19,15 @@ RECORD_FORMAT_VERSION = 1
 
 
 def sets_identity(sets: Sequence[LabelSet]) -> dict[str, dict[str, Any]]:
-    """Return, by name, what of each set decides a training: weight, and a hash of its pixels."""
+    """Return, by name, what of each set decides a training: its place among them too."""
     return {
         each.name: {
+            "place": place,
             "weight": each.weight,
             "images": len(each.images),
             "pixels": _hash_of(each),
         }
-        for each in sets
+        for place, each in enumerate(sets)
     }
 
 
@@ -46,9 +48,9 @@ def begun_training(folder: Path) -> dict[str, Any] | None:
     Raises
     ------
     OutputExists
-        If what is there has no record, or one of a newer format.
+        If what is there has no record, or one that is damaged or of a newer format.
     """
-    path = folder / "training.json"
+    path = folder / TRAINING_RECORD
     record = read_run_json(path)
     if record is None:
         if (folder / "checkpoint.pt").exists() or path.exists():
@@ -62,6 +64,11 @@ def begun_training(folder: Path) -> dict[str, Any] | None:
         raise OutputExists(
             f"{folder.name}/training.json is of format {record.get('format')} {version}; this "
             f"wsiseg goes on with wsiseg-training {RECORD_FORMAT_VERSION}: choose another folder"
+        )
+    if not all(isinstance(record.get(part), dict) for part in ("identity", "settled")):
+        raise OutputExists(
+            f"{folder.name}/training.json is damaged, so that nothing says of which training this "
+            "is; choose another folder"
         )
     return record
 
@@ -79,7 +86,7 @@ def write_record(folder: Path, identity: Mapping[str, Any], settled: Mapping[str
         What was measured or chosen at the beginning, and holds from then on.
     """
     write_json(
-        folder / "training.json",
+        folder / TRAINING_RECORD,
         {
             "format": "wsiseg-training",
             "format_version": RECORD_FORMAT_VERSION,

@@ -88,17 +88,19 @@ def train(
     stop_if_asked(stop, "reading images")
     plan = _settle(plan_training(read, options), options, out, resume)
     planned(plan)
-    with _torch_threads(plan.threads), _memory_explained(plan.fit):
+    with _torch_threads(plan.threads):
         watch = Watch(out, plan, progress, stop)
-        network = fit(
-            copy.deepcopy(plan.start.network),
-            plan.split.train,
-            plan.fit,
-            out,
-            on_step=watch,
-        )
+        with _memory_explained(_smaller_steps(plan.fit)):
+            network = fit(
+                copy.deepcopy(plan.start.network),
+                plan.split.train,
+                plan.fit,
+                out,
+                on_step=watch,
+            )
         watch.draw()
-        return finish_training(plan, network, out, options.name or out.absolute().name, stop)
+        with _memory_explained(_smaller_images(plan)):
+            return finish_training(plan, network, out, options.name or out.absolute().name, stop)
 
 
 def _settle(plan: TrainingPlan, options: TrainRunOptions, out: Path, resume: bool) -> TrainingPlan:
@@ -150,7 +152,7 @@ def _torch_threads(n: int) -> Iterator[None]:
 
 
 @contextmanager
-def _memory_explained(options: TrainOptions) -> Iterator[None]:
+def _memory_explained(said: str) -> Iterator[None]:
     """Turn torch's word for too little memory into what to do."""
     try:
         yield
@@ -158,9 +160,23 @@ def _memory_explained(options: TrainOptions) -> Iterator[None]:
         text = str(error).lower()
         if not isinstance(error, MemoryError) and not any(word in text for word in _MEMORY_SAYS):
             raise
-        smaller = max(1, options.batch_size // 2)
-        raise TrainingFailed(
-            f"{options.batch_size} crops of {options.augment.crop_px} px a step need more memory "
-            f"than {options.device} has; begin again in another folder with --batch-size "
-            f"{smaller}, or with smaller crops (--crop)"
-        ) from error
+        raise TrainingFailed(said) from error
+
+
+def _smaller_steps(options: TrainOptions) -> str:
+    return (
+        f"{options.batch_size} crops of {options.augment.crop_px} px a step need more memory than "
+        f"{options.device} has; begin again in another folder with --batch-size "
+        f"{max(1, options.batch_size // 2)}, or with smaller crops (--crop)"
+    )
+
+
+def _smaller_images(plan: TrainingPlan) -> str:
+    image = max((each for _, each in plan.split.held_back_images), key=lambda one: one.rgb.size)
+    height_px, width_px = image.instances.shape
+    return (
+        "all steps are done and kept, but judging the images held back, which are looked at whole "
+        f"(the largest, {image.name}, has {width_px:,} × {height_px:,} px), needs more memory than "
+        f"{plan.fit.device} has; --resume goes on from here where there is more, or cut such "
+        "images into smaller ones and begin again in another folder"
+    )

@@ -99,10 +99,18 @@ def network_from(model: str | Path, class_names: Sequence[str], seed: int) -> St
         torch.manual_seed(seed)
         network = HoverNet(spec)
     _fill(network, found, class_names)
-    lost = [name for name in class_names if name not in card.class_names]
-    warning = f"classes that {card.name} does not know begin with chance: {', '.join(lost)}"
+    new = [name for name in class_names if name not in card.class_names]
+    gone = [name for name in card.class_names if name not in class_names]
+    said = []
+    if new:
+        said.append(f"classes that {card.name} does not know begin with chance: {', '.join(new)}")
+    if gone:
+        said.append(
+            f"classes of {card.name} that the new model will not have, for no image here has them: "
+            f"{', '.join(gone)} (--classes, or classes = in a TOML file, keeps those it names)"
+        )
     origin = f"model {card.name} (sha256 {card.sha256[:12]})"
-    return Start(network, origin, found, warning if lost else None)
+    return Start(network, origin, found, "; ".join(said) or None)
 
 
 def _fill(network: HoverNet, model: ModelFile, class_names: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from wsiseg.labels.records import LabelledImage, LabelSet
 from wsiseg.models import Numerics, Predictor
 from wsiseg.models.hovernet import HoverNet, NetworkSpec, TorchPredictor
 from wsiseg.records import Maps
+from wsiseg.training.checkpoints import read_checkpoint
 from wsiseg.training.decode_search import JudgedMaps, decode_labels, without_ignored
 
 _UNIT_PX = 32
@@ -172,7 +173,7 @@ def score_checkpoint(
     steps, scores : int, dict
         Steps done, and the mean of each of `SCORES`.
     """
-    saved = torch.load(path, weights_only=True, map_location="cpu")
+    saved = read_checkpoint(path)
     predictor = TorchPredictor(_filled(spec, saved["averaged"]), numerics)
     scores = [
         score_image(

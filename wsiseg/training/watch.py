@@ -12,6 +12,7 @@ from wsiseg.errors import Interrupted
 from wsiseg.models import Numerics
 from wsiseg.pictures import encode_png
 from wsiseg.rundir import write_atomically
+from wsiseg.training.checkpoints import read_checkpoint
 from wsiseg.training.fit import StepRecord
 from wsiseg.training.log import STEP, append_row, read_log, resume_log
 from wsiseg.training.pictures import draw_curves
@@ -94,7 +95,7 @@ class Watch:
         path = self._out / "checkpoint.pt"
         if not path.exists():
             return 0
-        return int(torch.load(path, weights_only=True, map_location="cpu")["step"])
+        return int(read_checkpoint(path)["step"])
 
     def _judge(self) -> None:
         """Score the last checkpoint."""
