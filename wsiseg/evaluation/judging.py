@@ -231,7 +231,7 @@ def _of_model(model: MapsModel, truth: Reader, options: EvaluateOptions) -> _Jud
 
     held_back = set(card.about.get("held_back", ()))
     patients = {image.image.patient for image in truth.images.values()}
-    learned = held_back and sorted(patients - held_back)
+    learned = sorted(patients - held_back)
     notes = (
         (
             f"{len(learned)} of {len(patients)} patients are not among those that the model's "

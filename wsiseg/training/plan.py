@@ -113,6 +113,7 @@ def plan_training(read: LabelSets, options: TrainRunOptions) -> TrainingPlan:
             f"classes without a nucleus to learn from, which the model will hardly ever name: "
             f"{', '.join(unseen)}"
         )
+    warnings += _perhaps_seen(start, split)
     return TrainingPlan(
         scaled.sets,
         split,
@@ -123,6 +124,20 @@ def plan_training(read: LabelSets, options: TrainRunOptions) -> TrainingPlan:
         torch.get_num_threads(),
         (*scaled.notes, *warnings),
     )
+
+
+def _perhaps_seen(start: Start, split: Split) -> list[str]:
+    """Say which patients held back the model that a training goes on from may have learned."""
+    if start.card is None:
+        return []
+    known = set(start.card.about.get("held_back", ()))
+    n = sum(patient not in known for patient in split.held_back)
+    if not n:
+        return []
+    return [
+        f"{n} of {len(split.held_back)} patients held back are not among those that "
+        f"{start.card.name} held back: if it learned from them, scores are too good"
+    ]
 
 
 def _start(options: TrainRunOptions, class_names: Sequence[str]) -> Start:
