@@ -243,17 +243,21 @@ def test_records_are_means_since_the_last(tmp_path: Path) -> None:
     assert seconds == sorted(seconds)
 
 
-def test_a_loss_that_is_no_number_names_its_step_and_images(tmp_path: Path) -> None:
-    """Although records are rare, so that it is seen two steps later."""
+@pytest.mark.parametrize("of", ["loss", "gradient"])
+def test_a_step_that_is_no_number_is_named_with_its_images(tmp_path: Path, of: str) -> None:
+    """Although records are rare; and before its weights replace those of the checkpoint."""
     network, calls = new_network(), iter(range(1, 5))
 
-    def spoil(_: Any, __: Any, distances: Tensor) -> Tensor:
-        return distances * (float("nan") if next(calls) == 3 else 1)
+    def spoil(values: Tensor) -> Tensor:
+        return values * (float("nan") if next(calls) == 3 else 1)
 
-    network.hv_head.register_forward_hook(spoil)
+    if of == "loss":
+        network.hv_head.register_forward_hook(lambda _, __, distances: spoil(distances))
+    else:
+        network.nucleus_head[1].weight.register_hook(spoil)
     images = [discs(100, seed) for seed in range(12)]
-    options = replace(OPTIONS, record_steps=10)
-    with pytest.raises(TrainingFailed, match=r"the loss of step 3 is no number.*") as caught:
+    options = replace(OPTIONS, record_steps=10, steps=3)
+    with pytest.raises(TrainingFailed, match=r"loss of step 3 .*is no number") as caught:
         fit(network, [set_of(*images)], options, tmp_path)
     drawn = {images[i].name for i in draw_crops(pixels_of(*images), options.augment, 2, 0, 3).image}
     assert f"(crops of: {', '.join(sorted(drawn))})" in str(caught.value)

@@ -117,7 +117,7 @@ def fit(
     Raises
     ------
     TrainingFailed
-        If the loss is no number; the checkpoint of before stays.
+        If the loss or its gradient is no number; the checkpoint of before stays.
     OutputNotWritable
         If the disk is full; the checkpoint of before stays.
     """
@@ -178,7 +178,7 @@ def _step(
     options: TrainOptions,
     step: int,
 ) -> Tensor:
-    """Learn from one batch; return total and parts of the loss, (4,), on the device."""
+    """Learn from one batch; return what to check, on the device: loss, its parts, norm."""
     device = pixels.rgb.device
     with torch.no_grad():
         batch = make_batch(pixels, draws, options.augment.crop_px)
@@ -204,10 +204,12 @@ def _step(
     optimiser.zero_grad(set_to_none=True)
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     scaler.unscale_(optimiser)
-    nn.utils.clip_grad_norm_(network.parameters(), options.clip_norm)
+    norm = nn.utils.clip_grad_norm_(network.parameters(), options.clip_norm)
     scaler.step(optimiser)
     scaler.update()
-    return torch.stack([loss, *parts]).detach()
+    # A loss may be fine and its gradient not.  The scaler leaves such steps out by itself.
+    checked = [loss, *parts] if scaler.is_enabled() else [loss, *parts, norm]
+    return torch.stack(checked).detach()
 
 
 def _refuse_no_numbers(network: nn.Module, step: int, options: TrainOptions) -> None:
@@ -293,7 +295,7 @@ class _Recorder:
         Raises
         ------
         TrainingFailed
-            If a loss is no number.
+            If a loss or its gradient is no number.
         """
         if not self._losses:
             return
@@ -301,7 +303,7 @@ class _Recorder:
         self._check(losses, step)
         now = time.monotonic()
         crops = len(losses) * self._options.batch_size
-        loss, nucleus, hv, classes = losses.mean(0).tolist()
+        loss, nucleus, hv, classes = losses[:, :4].mean(0).tolist()
         self._on_step(
             StepRecord(
                 step,
@@ -323,7 +325,7 @@ class _Recorder:
             first = step - len(losses) + 1 + bad[0]
             names = ", ".join(sorted(set(self._names[bad[0]])))
             raise TrainingFailed(
-                f"the loss of step {first} is no number (crops of: {names}); the last checkpoint "
-                "is intact. Try a lower learning rate, float32 instead of "
-                f"{self._options.precision}, or look at these images"
+                f"the loss of step {first} or its gradient is no number (crops of: "
+                f"{names}); the last checkpoint is intact. Try a lower learning rate, float32 "
+                f"instead of {self._options.precision}, or look at these images"
             )
