@@ -100,20 +100,3 @@ def refuse_shared_patients(learned: Sequence[LabelSet], judged: Sequence[LabelSe
             f"{len(shared)} patients have images both to learn from and to judge by: {named}; "
             "scores would be too good: leave their images out of one of the two"
         )
-
-
-def split_by_patient(
-    images: list[LabelledImage], held_back: frozenset[str]
-) -> tuple[list[LabelledImage], list[LabelledImage]]:
-    """Split into images to train on and images of the patients held back.
-
-    Raises
-    ------
-    ValueError
-        If a held-back patient has no image.
-    """
-    missing = held_back - {image.patient for image in images}
-    if missing:
-        raise ValueError(f"no image of the held-back patients {sorted(missing)}")
-    train = [image for image in images if image.patient not in held_back]
-    return train, [image for image in images if image.patient in held_back]
