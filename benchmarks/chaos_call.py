@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg import api, cli, many
+from wsiseg import cli, many, model_choice
 from wsiseg.models import ModelCard, load_model
 from wsiseg.testing.models import LocalNetwork
 
@@ -141,7 +141,7 @@ def call(job: dict[str, Any], disk: Disk) -> dict[str, Any]:
     model = Watched(
         stand_in if name is None else load_model(name), job["pause_s"], job.get("record")
     )
-    api.load_model = many.load_model = lambda _: model
+    model_choice.load_model = many.load_model = lambda _: model
     failing = job.get("disk")
     time.sleep(job.get("delay_s", 0.0))
     said = io.StringIO()

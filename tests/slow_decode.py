@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy import ndimage
 from skimage.morphology import remove_small_objects
@@ -203,11 +204,16 @@ def random_maps(seed: int, shape: tuple[int, int], n_classes: int = 3, grain_px:
     )
 
 
+def _distances(labels: np.ndarray) -> np.ndarray:
+    batch = torch.from_numpy(np.ascontiguousarray(labels, np.int32))[None]
+    return distance_targets(batch, int(labels.max(initial=0)))[0].numpy().astype(float)
+
+
 def maps_from_labels(labels: np.ndarray, seed: int, noise: float = 0.08) -> Maps:
     """What a good network might say about an image with these nuclei."""
     rng = np.random.default_rng(seed)
     nucleus = ndimage.gaussian_filter((labels > 0).astype(float), 1.0)
-    hv = ndimage.gaussian_filter(distance_targets(labels).astype(float), (0, 1, 1))
+    hv = ndimage.gaussian_filter(_distances(labels), (0, 1, 1))
     nucleus = nucleus + noise * smooth_noise(rng, labels.shape, 4)
     hv = hv + noise * np.stack([smooth_noise(rng, labels.shape, 4) for _ in range(2)])
     classes = np.stack([(labels % 4 == k) * 200 + k for k in range(4)])

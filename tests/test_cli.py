@@ -178,7 +178,7 @@ def test_info_says_what_is_known_and_what_is_not(run: Callable[..., Any]) -> Non
     ("arguments", "code", "words"),
     [
         (["segment", "a.png"], 2, ["a.png", "µm", "--mpp", "--mpp-from-objective"]),
-        (["segment", "a.png", "--mpp", "0.8"], 2, ["3.2 times", "--force-scale"]),
+        (["segment", "a.png", "--mpp", "1.6"], 2, ["3.2 times", "--force-scale"]),
         (["segment", "a.png", "--mpp", "-1"], 2, ["--mpp is -1", "0.02"]),
         (["segment", "a.png", "--mpp", ".2", "--override-mpp", ".3"], 2, ["both --mpp"]),
         (["segment", "a.png", "--mpp", ".25", "--model", "nuclei"], 2, ["'nuclei'", "card.json"]),

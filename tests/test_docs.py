@@ -22,7 +22,6 @@ import typer
 import wsiseg
 from wsiseg.cli import app
 from wsiseg.listing import SLIDE_SUFFIXES
-from wsiseg.models import DEFAULT_MODEL
 from wsiseg.testing.reviewed import as_qupath_writes, plant_edits
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -136,7 +135,7 @@ def test_a_python_block_runs(block: Block, demo: Path, tmp_path: Path) -> None:
 @pytest.mark.real
 def test_example_segment_and_count(demo: Path, result: wsiseg.Result) -> None:
     first, *rows = (demo / "printed.txt").read_text(encoding="utf-8").splitlines()
-    assert first == f"{DEMO_SLIDE}, {DEFAULT_MODEL}: {result.analysed_mm2:.3f} mm² of tissue"
+    assert first == f"{DEMO_SLIDE}, {result.model_name}: {result.analysed_mm2:.3f} mm² of tissue"
     summary = result.summary()
     counted = {row.split()[0]: row.split()[1:3] for row in rows}
     assert counted.keys() == {*result.class_names, "all"}

@@ -80,7 +80,7 @@ def test_what_the_list_leaves_open_comes_from_the_command() -> None:
 def test_each_slide_gets_the_model_nearest_to_it(
     mpp: float, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (card,) = list_models()
+    card, *_ = list_models()
     cards = [replace(card, name="fine"), replace(card, name="coarse", mpp=0.5)]
     monkeypatch.setattr(model_choice, "list_models", lambda: cards)
     monkeypatch.setattr(model_choice, "load_model", lambda model: model)
@@ -99,7 +99,7 @@ def test_a_slide_without_scale_has_no_nearest_model() -> None:
 def test_the_resolved_name_is_stored(tmp_path: Path) -> None:
     rgb = np.full((200, 200, 3), 240, np.uint8)
     result = wsiseg.segment(ArraySlide(rgb, mpp=0.26), tmp_path)
-    (card,) = list_models()
+    card, *_ = list_models()
     assert (result.model_name, result.run["model"]["sha256"]) == (card.name, card.sha256)
     assert '"auto"' not in (result.path / "run.json").read_text()
 

@@ -313,7 +313,7 @@ def test_images_without_a_partner_are_named(truth: Path, tmp_path: Path) -> None
     assert "1 of other have no partner in TRUTH (another)" in said
     assert "TRUTH2" in refusal(truth, truth, OPTIONS, second_reader=other)
     said = refusal("nuclei-40x-v", truth, OPTIONS)
-    assert "nuclei-40x-v does not exist, nor is it a shipped model (nuclei-40x-v0" in said
+    assert "nuclei-40x-v does not exist, nor is it a shipped model (nuclei-20x-v1" in said
 
 
 def test_sizes_that_differ_are_named(truth: Path, tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def test_an_interruption_says_how_far_the_batch_is(
 SLOW = """
 import pathlib, sys, time
 from types import SimpleNamespace
-from wsiseg import api
+from wsiseg import model_choice
 from wsiseg import cli
 from wsiseg.testing import models
 def sleep(seconds):
@@ -216,7 +216,7 @@ def sleep(seconds):
     time.sleep(seconds)
 models.time = SimpleNamespace(sleep=sleep)
 model = models.LocalNetwork(mpp=0.25, core_px=256, margin_px=64, pause_s=1)
-api.load_model = lambda name: model
+model_choice.load_model = lambda name: model
 cli.main()
 """
 
