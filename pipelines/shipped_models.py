@@ -114,10 +114,10 @@ RECIPES = {
             "nuclei-40x-cc0", 0.25, CC0, NUCLEI_ONLY, (), 600, 0, "",
             "CC0-1.0", "weights in the public domain (trained on CC0 images alone).",
             (
-                "learned from 15 small images of breast and 107 of other stains, most not H&E: poor "
-                "on CoNSeP",
-                "its images of breast are of TCGA, as MoNuSeg is: that no tissue is in both was not "
-                "checked",
+                "learned from 15 small images of breast and 107 of other stains, most not H&E: "
+                "poor on CoNSeP",
+                "its images of breast are of TCGA, as MoNuSeg is: that no tissue is in both was "
+                "not checked",
                 "no classes: those of its data are unrelated to what is seen",
             ),
         ),
