@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsiseg.quality import QualityOptions, TileQuality, appearance_of, measure_tile, tile_flags
-
-BLOCK_PX = 512
+from wsiseg.quality import appearance_of
+from wsiseg.training.numbers import measured_blocks
 
 
 def main() -> None:
@@ -36,7 +34,7 @@ def main() -> None:
         quality
         for folder in arguments.folders
         for path in sorted((folder / "images").glob("*.png"))
-        for quality in measure_image(read_image(path), arguments.mpp)
+        for quality in measured_blocks(read_image(path), arguments.mpp)
     ]
     ranges = appearance_of(found)
     print(json.dumps({name: [round(end, 4) for end in ends] for name, ends in ranges.items()}))
@@ -45,16 +43,6 @@ def main() -> None:
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Return an image as (h, w, 3)."""
     return np.asarray(Image.open(path).convert("RGB"))
-
-
-def measure_image(rgb: NDArray[np.uint8], mpp: float) -> Iterator[TileQuality]:
-    """Yield the quality of an image's blocks."""
-    for top in range(0, rgb.shape[0], BLOCK_PX):
-        for left in range(0, rgb.shape[1], BLOCK_PX):
-            quality = measure_tile(rgb[top : top + BLOCK_PX, left : left + BLOCK_PX], mpp)
-            enough = quality.stained_share >= QualityOptions().least_stained_share
-            if enough and not {"ink", "dark"} & set(tile_flags(quality)):
-                yield quality
 
 
 if __name__ == "__main__":

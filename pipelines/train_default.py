@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 from judge_models import calibration_of, judge, perturbations_of  # beside this
-from measure_appearance import measure_image
 from shipped_models import (
     ANNOTATED,
     CLASSES,
@@ -43,11 +42,10 @@ from wsiseg.labels.records import LabelSet
 from wsiseg.models import ModelCard, ModelFile, load_model
 from wsiseg.models.cost import kmac_per_px
 from wsiseg.models.hovernet import HoverNet, NetworkSpec
-from wsiseg.quality import appearance_of
 from wsiseg.rundir import write_json
 from wsiseg.training.fit import StepRecord, TrainOptions, fit
 from wsiseg.training.imagenet import load_encoder_weights
-from wsiseg.training.numbers import nuclear_area_um2, nucleus_areas_px
+from wsiseg.training.numbers import appearance, nuclear_area_um2, nucleus_areas_px
 from wsiseg.training.publish import publish_model
 
 USUAL_DECODE = DecodeOptions(sobel_px=11, min_marker_px=20, min_area_px=50)
@@ -142,15 +140,6 @@ def publish(
 ) -> ModelCard:
     """Write a model folder whose card says all but how good it is."""
     learned = without(sets, fold.patients)
-    found = [
-        measured
-        for one in learned
-        for image in one.images
-        for measured in measure_image(image.rgb, image.mpp)
-    ]
-    looks = {
-        name: (round(low, 4), round(high, 4)) for name, (low, high) in appearance_of(found).items()
-    }
     licence = Path(__file__).with_name(f"{recipe.name}.LICENSE.txt").read_text(encoding="utf-8")
     card = ModelCard(
         name=recipe.name,
@@ -167,7 +156,7 @@ def publish(
         licence_note=recipe.licence_note,
         nuclear_area_um2=nuclear_area_um2(nucleus_areas_px(learned), recipe.mpp),
         about=describe(network, recipe, learned, fold, options),
-        appearance=looks,
+        appearance=appearance(learned, recipe.mpp),
     )
     return publish_model(network, card, licence, folder)
 

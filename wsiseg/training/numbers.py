@@ -142,7 +142,7 @@ def appearance(sets: Sequence[LabelSet], mpp: float) -> dict[str, tuple[float, f
 
     Blocks with ink, with black matter or with hardly any tissue are left out; empty if all are.
     """
-    found = [quality for image in images_of(sets) for quality in _measured(image.rgb, mpp)]
+    found = [quality for image in images_of(sets) for quality in measured_blocks(image.rgb, mpp)]
     try:
         ranges = appearance_of(found)
     except ValueError:  # no block has stained tissue
@@ -150,7 +150,16 @@ def appearance(sets: Sequence[LabelSet], mpp: float) -> dict[str, tuple[float, f
     return {name: (round(low, 4), round(high, 4)) for name, (low, high) in ranges.items()}
 
 
-def _measured(rgb: NDArray[np.uint8], mpp: float) -> Iterable[TileQuality]:
+def measured_blocks(rgb: NDArray[np.uint8], mpp: float) -> Iterable[TileQuality]:
+    """Yield the quality of an image's blocks of 512 px, without ink and with enough tissue.
+
+    Parameters
+    ----------
+    rgb : ndarray, (h, w, 3), uint8
+        The image.
+    mpp : float
+        Its µm per pixel.
+    """
     for top in range(0, rgb.shape[0], _BLOCK_PX):
         for left in range(0, rgb.shape[1], _BLOCK_PX):
             quality = measure_tile(rgb[top : top + _BLOCK_PX, left : left + _BLOCK_PX], mpp)
